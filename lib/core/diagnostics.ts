@@ -1,0 +1,29 @@
+import { type Channel, channel } from 'node:diagnostics_channel'
+
+/**
+ * What the core publishes on `node:diagnostics_channel`. Nothing is built where nobody subscribes, and the core itself
+ * logs nothing.
+ *
+ * | channel              | message                                        |
+ * | -------------------- | ---------------------------------------------- |
+ * | symport:main:open    | `{ main }`                                     |
+ * | symport:main:close   | `{ main, error }`                              |
+ * | symport:sub:open     | `{ proxy, sub, to }` it has connected          |
+ * | symport:sub:close    | `{ main, sub }` its id is free again           |
+ * | symport:refused      | `{ proxy, error, request, by: 'here' \| 'peer' }` |
+ */
+export interface Diagnostics {
+  readonly mainOpen: Channel
+  readonly mainClose: Channel
+  readonly subOpen: Channel
+  readonly subClose: Channel
+  readonly refused: Channel
+}
+
+export const diagnostics: Diagnostics = {
+  mainOpen: channel('symport:main:open'),
+  mainClose: channel('symport:main:close'),
+  subOpen: channel('symport:sub:open'),
+  subClose: channel('symport:sub:close'),
+  refused: channel('symport:refused'),
+}

@@ -1,0 +1,82 @@
+import type { Duplex } from 'node:stream'
+import type { Endpoint } from './endpoint.ts'
+import { ProxyError } from './errors.ts'
+import type { Link } from './link.ts'
+import type { Policy } from './policy.ts'
+import type { SubConnection } from './sub-connection.ts'
+
+export interface Abortable {
+  signal?: AbortSignal | undefined
+}
+
+export interface Listener extends AsyncDisposable {
+  /** Where it really listens: port 0 has become a port. */
+  readonly bound: Endpoint
+  close(): Promise<void>
+}
+
+export interface ListenContext {
+  readonly signal: AbortSignal
+  /** Opens a sub-connection for one that came in. It may be written to before the far side has connected. */
+  open(options?: { to?: Endpoint | undefined; from?: string | undefined }): Promise<SubConnection>
+}
+
+export interface DialContext {
+  readonly signal: AbortSignal
+  /** The addresses that may be dialled, in order; empty where the plug-in does not resolve. */
+  readonly addresses: readonly string[]
+}
+
+/** A kind of endpoint: what can be listened on, forwarded to, or both. Plug-ins are values; see lib/domains. */
+export interface DomainPlugin {
+  readonly name: string
+  listen?(at: Endpoint, context: ListenContext): Promise<Listener>
+  /** The IP addresses behind an endpoint. A plug-in with names must have it: policy is asked about each address. */
+  resolve?(to: Endpoint, options: Abortable): Promise<readonly string[]>
+  /** Connects. A link is the fast path; any Duplex will do. */
+  dial?(to: Endpoint, context: DialContext): Promise<Duplex | Link>
+}
+
+/** The domains of one side, and the one place that dials and asks. */
+export class Domains {
+  readonly #plugins: ReadonlyMap<string, DomainPlugin>
+  readonly #policy: Policy
+
+  constructor(plugins: readonly DomainPlugin[], policy: Policy) {
+    this.#plugins = new Map(plugins.map((plugin) => [plugin.name, plugin]))
+    this.#policy = policy
+  }
+
+  /** `asked`: by the peer, so that the policy decides. */
+  async listen(at: Endpoint, asked: boolean, context: ListenContext): Promise<Listener> {
+    const plugin = this.#plugins.get(at.Domain)
+    if (!plugin?.listen) throw unknownDomain(at, 'listened on')
+    if (asked) this.#policy.listen(at)
+    return await plugin.listen(at, context)
+  }
+
+  /** `asked`: by the peer, so that the policy decides, about each address that the endpoint resolves to. */
+  async dial(to: Endpoint, asked: boolean, signal: AbortSignal): Promise<Duplex | Link> {
+    const plugin = this.#plugins.get(to.Domain)
+    if (!plugin?.dial) throw unknownDomain(to, 'forwarded to')
+    const resolved = plugin.resolve ? await plugin.resolve(to, { signal }) : [undefined]
+    const addresses: string[] = []
+    let refusal: unknown
+    for (const address of resolved) {
+      try {
+        if (asked) this.#policy.dial(to, address)
+        if (address !== undefined) addresses.push(address)
+        else return await plugin.dial(to, { signal, addresses })
+      } catch (error) {
+        if (address === undefined) throw error
+        refusal = error
+      }
+    }
+    if (addresses.length === 0) throw refusal ?? new ProxyError('PROXY_ERR_DIAL_FAILED', `${to.Addr} has no address`)
+    return await plugin.dial(to, { signal, addresses })
+  }
+}
+
+function unknownDomain(at: Endpoint, use: string): ProxyError {
+  return new ProxyError('PROXY_ERR_UNKNOWN_DOMAIN', `${at.Domain} cannot be ${use} here`)
+}

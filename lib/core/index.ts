@@ -1,0 +1,23 @@
+/** What others may use of the core. */
+export * from './connect.ts'
+export { diagnostics } from './diagnostics.ts'
+export {
+  type Abortable,
+  type DialContext,
+  type DomainPlugin,
+  Domains,
+  type ListenContext,
+  type Listener,
+} from './domain.ts'
+export { checkEndpoint, type Endpoint, formatEndpoint, type Mapping } from './endpoint.ts'
+export { type ErrorCode, ProxyError } from './errors.ts'
+export type { Credential } from './handshake.ts'
+export type { Incoming } from './incoming.ts'
+export { join } from './join.ts'
+export { isLink, type Link, type LinkSink, linkFrom } from './link.ts'
+export { MainConnection, type MainOptions, type Peer, type Role } from './main-connection.ts'
+export { rawPublicKey, type Suite } from './noise.ts'
+export { allowAll, type Policy } from './policy.ts'
+export { Proxy, Proxy as PortProxy, type ProxyOptions, type State } from './proxy.ts'
+export type { SubConnection } from './sub-connection.ts'
+export { makeToken, readToken, type Token } from './token.ts'

@@ -1,0 +1,15 @@
+import type { Endpoint } from './endpoint.ts'
+
+/**
+ * Asked before everything that the peer requests: each method returns, or throws a ProxyError that says why not. What
+ * this side's own operator mapped is not asked about.
+ */
+export interface Policy {
+  /** May the peer have `to` dialled? `address` is the IP address it resolved to; domains without addresses have none. */
+  dial(to: Endpoint, address?: string): void
+  /** May the peer listen at `at`? */
+  listen(at: Endpoint): void
+}
+
+/** What a Proxy without a policy does: a library user decides by what it asks for. */
+export const allowAll: Policy = { dial() {}, listen() {} }

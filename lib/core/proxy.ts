@@ -1,0 +1,352 @@
+import { EventEmitter, once } from 'node:events'
+import { diagnostics } from './diagnostics.ts'
+import { type Abortable, type DomainPlugin, Domains, type Listener } from './domain.ts'
+import { checkEndpoint, type Endpoint, formatEndpoint, type Mapping } from './endpoint.ts'
+import { ProxyError } from './errors.ts'
+import { decodeJson, decodeReason, encodeReason, Frame } from './frame.ts'
+import { Incoming, PeerListener } from './incoming.ts'
+import { join } from './join.ts'
+import { isLink, linkFrom } from './link.ts'
+import type { MainConnection } from './main-connection.ts'
+import { Multiplexer, type OpenRequest } from './multiplexer.ts'
+import { allowAll, type Policy } from './policy.ts'
+import type { SubConnection } from './sub-connection.ts'
+
+/** `resuming` is the state between two links. */
+export type State = 'connected' | 'resuming' | 'draining' | 'closed'
+
+export interface ProxyOptions {
+  /** What can be listened on and forwarded to here. Default: nothing, which is enough for `accept` and `dial`. */
+  domains?: readonly DomainPlugin[]
+  /** Asked before everything that the peer requests. Default: all is allowed. */
+  policy?: Policy
+}
+
+/** Listeners that one peer may have here. */
+const MAX_LISTENERS = 1024
+const NEXT: Record<State, readonly State[]> = {
+  connected: ['resuming', 'draining', 'closed'],
+  resuming: ['connected', 'closed'],
+  draining: ['closed'],
+  closed: [],
+}
+
+/**
+ * One end of a main connection. There is no client and no server variant: either end listens, the other forwards.
+ *
+ * Events: `state` (the new one), `open` (a sub-connection has connected), `refused` (an open, a dial or a listen that
+ * either side did not allow or could not do).
+ */
+export class Proxy
+  extends EventEmitter<{ state: [State]; open: [SubConnection]; refused: [ProxyError] }>
+  implements AsyncDisposable
+{
+  readonly main: MainConnection
+  /** Resolves when the main connection is over. Never rejects; `main.reason` tells why. */
+  readonly closed: Promise<void>
+  readonly #domains: Domains
+  readonly #mux: Multiplexer
+  readonly #ended = new AbortController()
+  /** Listeners here, for our own mappings and for the peer's; the latter also by the id that the peer gave them. */
+  readonly #listeners = new Set<Listener>()
+  readonly #forPeer = new Map<number, { listener?: Listener; abort: AbortController }>()
+  /** Listeners at the peer. */
+  readonly #atPeer = new Map<number, PeerListener>()
+  #lastListener = 0
+  #lastForPeer = 0
+  #state: State = 'connected'
+
+  constructor(main: MainConnection, options: ProxyOptions = {}) {
+    super()
+    this.main = main
+    this.#domains = new Domains(options.domains ?? [], options.policy ?? allowAll)
+    this.#mux = new Multiplexer(main, {
+      onOpen: (sub, request) => this.#onOpen(sub, request),
+      onListenFrame: (type, id, payload) => this.#onListenFrame(type, id, payload),
+      onClosed: (error) => this.#onClosed(error),
+    })
+    this.closed = main.closed.then(() => {})
+    main.attach(this.#mux)
+  }
+
+  get state(): State {
+    return this.#state
+  }
+
+  /** The sub-connections that are open now. */
+  get subConnections(): Iterable<SubConnection> {
+    return this.#mux
+  }
+
+  /** I listen, the peer forwards. */
+  async newListener(mapping: Mapping, options: Abortable = {}): Promise<Listener> {
+    this.#assertOpen()
+    return await this.#listen(mapping.Listen, false, options.signal, (to, from) =>
+      this.#mux.open({ to: to ?? mapping.Forward, from }),
+    )
+  }
+
+  /** The peer listens, I forward. Where to never leaves this side. */
+  async newPeerListener(mapping: Mapping, options: Abortable = {}): Promise<Listener> {
+    return await this.#listenAtPeer(mapping.Listen, options, (sub) => this.#forward(sub, mapping.Forward, false))
+  }
+
+  /** The peer listens, code here answers: iterate over what comes in. */
+  async accept(listen: Endpoint, options: Abortable = {}): Promise<Incoming> {
+    // The first one may come in the same turn as the answer.
+    const early: SubConnection[] = []
+    let push = (sub: SubConnection): void => void early.push(sub)
+    const listener = await this.#listenAtPeer(listen, options, async (sub) => {
+      this.#accepted(sub, listen)
+      push(sub)
+    })
+    const incoming = new Incoming(listener)
+    push = (sub) => incoming.push(sub)
+    early.forEach(push)
+    return incoming
+  }
+
+  /** The peer dials. Resolves when the far side has connected; rejects with the reason why not. */
+  async dial(to: Endpoint, options: Abortable = {}): Promise<SubConnection> {
+    const sub = await this.open({ to }, options)
+    if (sub.connecting) await once(sub, 'connect', options.signal ? { signal: options.signal } : {})
+    return sub
+  }
+
+  /** Like `dial`, but resolves at once: what is written early travels with the request. */
+  async open(request: { to: Endpoint; from?: string | undefined }, options: Abortable = {}): Promise<SubConnection> {
+    this.#assertOpen()
+    options.signal?.throwIfAborted()
+    const sub = await this.#mux.open({ to: request.to, from: request.from })
+    if (options.signal?.aborted) {
+      sub.destroy()
+      options.signal.throwIfAborted()
+    }
+    const abort = (): void => void sub.destroy(new ProxyError('PROXY_ERR_ABORTED', 'the dial was given up'))
+    options.signal?.addEventListener('abort', abort)
+    sub.once('connect', () => options.signal?.removeEventListener('abort', abort))
+    sub.once('close', () => options.signal?.removeEventListener('abort', abort))
+    this.#watch(sub, request.to)
+    return sub
+  }
+
+  /** Nothing new is accepted; resolves when what is open has finished, or `signal` fires, and all is closed. */
+  async drain(options: Abortable = {}): Promise<void> {
+    if (this.#state === 'closed') return
+    this.#transition('draining')
+    for (const listener of [...this.#listeners]) await listener.close()
+    for (const sub of [...this.#mux]) {
+      if (options.signal?.aborted || this.#ended.signal.aborted) break
+      if (sub.closed) continue
+      const signal = options.signal ? AbortSignal.any([options.signal, this.#ended.signal]) : this.#ended.signal
+      await once(sub, 'close', { signal }).catch(() => {})
+    }
+    this.close()
+  }
+
+  /** Ends the main connection in order, and with it all sub-connections. */
+  close(): void {
+    this.main.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close()
+    await this.closed
+  }
+
+  // --- what the peer opens ---
+
+  async #onOpen(sub: SubConnection, request: OpenRequest): Promise<void> {
+    if (this.#state !== 'connected') {
+      sub.destroy(new ProxyError('PROXY_ERR_DRAINING', 'the other side is about to stop', { retryable: true }))
+    } else if (request.to) {
+      await this.#forward(sub, request.to, true)
+    } else {
+      const listener = this.#atPeer.get(request.listener ?? 0)
+      if (listener) await listener.onOpen(sub)
+      else sub.destroy(new ProxyError('PROXY_ERR_UNKNOWN_LISTENER', 'the listener is closed'))
+    }
+  }
+
+  /** Dials `to` here and joins it. `asked` by the peer, or mapped by this side's operator. */
+  async #forward(sub: SubConnection, to: Endpoint, asked: boolean): Promise<void> {
+    const abort = new AbortController()
+    const onClose = (): void => abort.abort()
+    sub.once('close', onClose)
+    try {
+      const dialled = await this.#domains.dial(to, asked, abort.signal)
+      sub.off('close', onClose)
+      const link = isLink(dialled) ? dialled : linkFrom(dialled)
+      if (sub.destroyed) {
+        link.destroy()
+        return
+      }
+      this.#accepted(sub, to)
+      join(sub, link)
+    } catch (error) {
+      const refusal = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
+      // Given up by the peer: there is nobody to tell.
+      if (!sub.destroyed) this.#refused(refusal, formatEndpoint(to), 'here')
+      sub.destroy(refusal)
+    }
+  }
+
+  #accepted(sub: SubConnection, to: Endpoint): void {
+    this.#watch(sub, to)
+    this.#mux.accept(sub)
+  }
+
+  #watch(sub: SubConnection, to: Endpoint): void {
+    sub.once('connect', () => {
+      this.emit('open', sub)
+      if (diagnostics.subOpen.hasSubscribers) diagnostics.subOpen.publish({ proxy: this, sub, to })
+    })
+    sub.on('error', (error) => {
+      if (sub.connecting && error instanceof ProxyError) this.#refused(error, formatEndpoint(to), 'peer')
+    })
+  }
+
+  #refused(error: ProxyError, request: string, by: 'here' | 'peer'): void {
+    this.emit('refused', error)
+    if (diagnostics.refused.hasSubscribers) diagnostics.refused.publish({ proxy: this, error, request, by })
+  }
+
+  // --- listeners ---
+
+  async #listen(
+    at: Endpoint,
+    asked: boolean,
+    signal: AbortSignal | undefined,
+    open: (to: Endpoint | undefined, from: string | undefined) => Promise<SubConnection>,
+  ): Promise<Listener> {
+    const ended = this.#ended.signal
+    const listener = await this.#domains.listen(at, asked, {
+      signal: signal ? AbortSignal.any([signal, ended]) : ended,
+      open: async (options = {}) => {
+        this.#assertOpen()
+        const sub = await open(options.to, options.from)
+        this.#watch(sub, at)
+        return sub
+      },
+    })
+    this.#listeners.add(listener)
+    const close = async (): Promise<void> => {
+      this.#listeners.delete(listener)
+      signal?.removeEventListener('abort', close)
+      await listener.close()
+    }
+    if (signal?.aborted || ended.aborted) await close()
+    signal?.throwIfAborted()
+    this.#assertOpen()
+    signal?.addEventListener('abort', close)
+    return { bound: listener.bound, close, [Symbol.asyncDispose]: close }
+  }
+
+  async #listenAtPeer(
+    at: Endpoint,
+    options: Abortable,
+    onOpen: (sub: SubConnection) => Promise<void>,
+  ): Promise<PeerListener> {
+    this.#assertOpen()
+    options.signal?.throwIfAborted()
+    const id = ++this.#lastListener
+    const listener = new PeerListener(onOpen, () => {
+      this.#atPeer.delete(id)
+      this.main.control(Frame.unlisten, id)
+    })
+    this.#atPeer.set(id, listener)
+    this.main.control(Frame.listen, id, Buffer.from(JSON.stringify({ Listen: at })))
+    try {
+      await listener.ready(options.signal)
+    } catch (error) {
+      this.#atPeer.delete(id)
+      if (options.signal?.aborted) this.main.control(Frame.unlisten, id)
+      else this.#refused(ProxyError.from(error, 'PROXY_ERR_LISTEN_FAILED'), formatEndpoint(at), 'peer')
+      throw error
+    }
+    return listener
+  }
+
+  #onListenFrame(type: number, id: number, payload: Buffer): void {
+    switch (type) {
+      case Frame.listen:
+        this.#onListen(id, checkEndpoint(decodeJson(payload).Listen))
+        break
+      case Frame.listening:
+        this.#atPeer.get(id)?.onListening(checkEndpoint(decodeJson(payload).bound))
+        break
+      case Frame.refused:
+        this.#atPeer
+          .get(id)
+          ?.onRefused(
+            decodeReason(payload, new ProxyError('PROXY_ERR_LISTEN_FAILED', 'the other side cannot listen there')),
+          )
+        break
+      case Frame.unlisten:
+        void this.#unlisten(id)
+        break
+      default:
+        throw new ProxyError('PROXY_ERR_FRAME', `frame type ${type} is not known`)
+    }
+  }
+
+  #onListen(id: number, at: Endpoint): void {
+    // Ids only grow, so that an open that is under way can never reach a later listener.
+    if (id <= this.#lastForPeer) throw new ProxyError('PROXY_ERR_ID', `listener id ${id} was used before`)
+    this.#lastForPeer = id
+    const full = this.#forPeer.size >= MAX_LISTENERS
+    if (this.#state !== 'connected' || full) {
+      const refusal = full
+        ? new ProxyError('PROXY_ERR_TOO_MANY_LISTENERS', `there are ${MAX_LISTENERS} listeners already`)
+        : new ProxyError('PROXY_ERR_DRAINING', 'the other side is about to stop', { retryable: true })
+      this.main.control(Frame.refused, id, encodeReason(refusal))
+      return
+    }
+    const entry: { listener?: Listener; abort: AbortController } = { abort: new AbortController() }
+    this.#forPeer.set(id, entry)
+    this.#listen(at, true, entry.abort.signal, (_to, from) => this.#mux.open({ listener: id, from })).then(
+      (listener) => {
+        entry.listener = listener
+        this.main.control(Frame.listening, id, Buffer.from(JSON.stringify({ bound: listener.bound })))
+      },
+      (error) => {
+        this.#forPeer.delete(id)
+        const refusal = ProxyError.from(error, 'PROXY_ERR_LISTEN_FAILED')
+        this.#refused(refusal, formatEndpoint(at), 'here')
+        this.main.control(Frame.refused, id, encodeReason(refusal))
+      },
+    )
+  }
+
+  async #unlisten(id: number): Promise<void> {
+    const entry = this.#forPeer.get(id)
+    if (!entry) return
+    this.#forPeer.delete(id)
+    entry.abort.abort()
+    await entry.listener?.close()
+  }
+
+  // --- the end ---
+
+  #assertOpen(): void {
+    if (this.#state === 'closed') throw this.main.reason ?? new ProxyError('PROXY_ERR_CLOSED', 'the Proxy is closed')
+    if (this.#state === 'draining') throw new ProxyError('PROXY_ERR_DRAINING', 'this side is about to stop')
+  }
+
+  #transition(next: State): void {
+    if (this.#state === next) return
+    if (!NEXT[this.#state].includes(next)) throw new TypeError(`no way from ${this.#state} to ${next}`)
+    this.#state = next
+    this.emit('state', next)
+  }
+
+  #onClosed(error: ProxyError): void {
+    this.#transition('closed')
+    this.#ended.abort()
+    for (const listener of [...this.#listeners]) void listener.close()
+    for (const listener of [...this.#atPeer.values()]) listener.onLost(error)
+    this.#listeners.clear()
+    this.#atPeer.clear()
+    this.#forPeer.clear()
+  }
+}

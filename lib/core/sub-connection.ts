@@ -1,0 +1,253 @@
+import { Duplex } from 'node:stream'
+import { ProxyError } from './errors.ts'
+import type { ReceiveWindow } from './window.ts'
+
+/**
+ * What a sub-connection needs from whoever carries it. It never sees the main connection.
+ *
+ * The life of an id, seen from one end. It is in use until both a terminal frame was sent and one was received:
+ *
+ *     open ──fin sent──▶ half closed ──fin received──▶ free
+ *       │                     │
+ *       └──── reset sent ─────┴──▶ draining: what still comes is dropped ──fin or reset received──▶ free
+ *
+ * A reset that comes is answered by a reset, unless a terminal frame was sent already.
+ */
+export interface SubConnectionHost {
+  /** Sends as much of `bytes` as the link takes now, at most `bytes.length`; answers how much. */
+  sendData(sub: SubConnection, bytes: Uint8Array): number
+  sendFin(sub: SubConnection): void
+  sendReset(sub: SubConnection, reason: ProxyError | undefined): void
+  sendCredit(sub: SubConnection, credit: number): void
+  /** There is something to send: `onWritable` will be called when there is room and it is this one's turn. */
+  queue(sub: SubConnection): void
+  /** Nothing will be sent or received any more. */
+  ended(sub: SubConnection): void
+  readonly rtt: number | undefined
+}
+
+export interface SubConnectionOptions {
+  id: number
+  host: SubConnectionHost
+  /** Bytes that may be sent before any credit comes. */
+  credit: number
+  receive: ReceiveWindow
+  remote?: string | undefined
+}
+
+const HIGH_WATER_MARK = 65_536
+/** A small payload would keep the whole slice it came in alive: from this ratio on it is copied. */
+const PINNED = 8
+
+/**
+ * One user connection inside the main connection: a `Duplex` with half-close. It may be written to before the far side
+ * has connected; `connecting` and the event `connect` are those of `net.Socket`. It fails with a `ProxyError`.
+ */
+export class SubConnection extends Duplex {
+  readonly id: number
+  /** Who came in where it was listened, if the other side told: `192.0.2.1:49152`. */
+  readonly remote: string | undefined
+  readonly #host: SubConnectionHost
+  readonly #receive: ReceiveWindow
+  #credit: number
+  #chunk: Uint8Array | undefined
+  #written: ((error?: Error | null) => void) | undefined
+  #connecting = true
+  #sent: 'nothing' | 'fin' | 'reset' = 'nothing'
+  #got: 'nothing' | 'fin' | 'reset' = 'nothing'
+  #downstream: { readonly pending: number } | undefined
+  #settled = false
+  #bytesIn = 0
+  #bytesOut = 0
+
+  constructor(options: SubConnectionOptions) {
+    super({ allowHalfOpen: true, highWaterMark: HIGH_WATER_MARK })
+    this.id = options.id
+    this.remote = options.remote
+    this.#host = options.host
+    this.#credit = options.credit
+    this.#receive = options.receive
+  }
+
+  /** True until the far side has connected. */
+  get connecting(): boolean {
+    return this.#connecting
+  }
+
+  get bytesRead(): number {
+    return this.#bytesIn
+  }
+
+  get bytesWritten(): number {
+    return this.#bytesOut
+  }
+
+  /** Bytes that the peer may have on their way to here. */
+  get window(): number {
+    return this.#receive.size
+  }
+
+  /** True when each side has sent its last frame. */
+  get over(): boolean {
+    return this.#sent !== 'nothing' && this.#got !== 'nothing'
+  }
+
+  /**
+   * Sends what can be sent this moment and answers how much that was; the bytes may be used again at once. The rest
+   * goes to `write`. It saves the copy for whoever reads into a buffer that is used again.
+   */
+  tryWrite(bytes: Uint8Array): number {
+    if (this.writableLength > 0 || this.writableEnded || this.destroyed) return 0
+    return this.#transmit(bytes)
+  }
+
+  /** Credit is withheld for what `downstream` has not written yet. */
+  joined(downstream: { readonly pending: number }): void {
+    this.#downstream = downstream
+  }
+
+  /** Looks whether bytes were written on since, and lets the peer send as many. */
+  release(): void {
+    if (this.#got !== 'nothing' || this.#sent === 'reset') return
+    const held = this.readableLength + (this.#downstream?.pending ?? 0)
+    const credit = this.#receive.release(held, this.#host.rtt)
+    if (credit > 0) this.#host.sendCredit(this, credit)
+  }
+
+  // --- called by the host ---
+
+  /** Sends up to `turn` bytes of what waits. Answers whether more waits that could go. */
+  onWritable(turn: number): boolean {
+    const chunk = this.#chunk
+    if (!chunk) return false
+    const sent = this.#transmit(chunk.length > turn ? chunk.subarray(0, turn) : chunk)
+    if (sent < chunk.length) {
+      this.#chunk = chunk.subarray(sent)
+      return this.#credit > 0
+    }
+    const written = this.#written
+    this.#chunk = undefined
+    this.#written = undefined
+    written?.()
+    return false
+  }
+
+  /** The far side has connected. `credit` is its whole window from the beginning on, and takes the place of the first. */
+  onOpened(credit: number): void {
+    if (!this.#connecting) throw new ProxyError('PROXY_ERR_FRAME', 'a sub-connection is opened once')
+    this.#credit = -this.#bytesOut
+    this.onCredit(credit)
+    this.#connected()
+  }
+
+  onCredit(credit: number): void {
+    this.#credit += credit
+    if (this.#credit > Number.MAX_SAFE_INTEGER) throw new ProxyError('PROXY_ERR_FRAME', 'credit beyond all bounds')
+    if (this.#chunk && this.#credit > 0 && !this.destroyed) this.#host.queue(this)
+  }
+
+  /** This side has connected what the peer asked for. */
+  accepted(): void {
+    this.#connected()
+  }
+
+  #connected(): void {
+    this.#connecting = false
+    this.emit('connect')
+  }
+
+  onData(payload: Buffer): void {
+    if (this.#got !== 'nothing') {
+      throw new ProxyError('PROXY_ERR_DATA_AFTER_FIN', `data for sub-connection ${this.id} after its end`)
+    }
+    if (!this.#receive.accept(payload.length)) {
+      throw new ProxyError('PROXY_ERR_WINDOW_EXCEEDED', `data for sub-connection ${this.id} beyond its window`)
+    }
+    if (this.destroyed || payload.length === 0) return
+    this.#bytesIn += payload.length
+    this.push(payload.length * PINNED < payload.buffer.byteLength ? Buffer.from(payload) : payload)
+    this.release()
+  }
+
+  onFin(): void {
+    if (this.#got !== 'nothing') throw new ProxyError('PROXY_ERR_DATA_AFTER_FIN', `a second fin for ${this.id}`)
+    this.#got = 'fin'
+    if (!this.destroyed) this.push(null)
+    this.#settle()
+  }
+
+  onReset(reason: ProxyError): void {
+    if (this.#got === 'reset') throw new ProxyError('PROXY_ERR_DATA_AFTER_FIN', `a second reset for ${this.id}`)
+    this.#got = 'reset'
+    if (this.#sent === 'nothing') {
+      this.#sent = 'reset'
+      this.#host.sendReset(this, undefined)
+    }
+    this.destroy(reason)
+    this.#settle()
+  }
+
+  /** The session is over: nothing is sent any more. */
+  onLost(reason?: ProxyError): void {
+    this.#sent = 'reset'
+    this.#got = 'reset'
+    this.destroy(reason)
+    this.#settle()
+  }
+
+  // --- Duplex ---
+
+  override _read(): void {
+    this.release()
+  }
+
+  override _write(chunk: Uint8Array, _encoding: string, callback: (error?: Error | null) => void): void {
+    const sent = this.#transmit(chunk)
+    if (sent === chunk.length) {
+      callback()
+      return
+    }
+    this.#chunk = sent > 0 ? chunk.subarray(sent) : chunk
+    this.#written = callback
+    if (this.#credit > 0) this.#host.queue(this)
+  }
+
+  override _final(callback: (error?: Error | null) => void): void {
+    if (this.#sent === 'nothing') {
+      this.#sent = 'fin'
+      this.#host.sendFin(this)
+    }
+    callback()
+    this.#settle()
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    const clean = this.#sent === 'fin' && this.#got === 'fin'
+    if (!clean && this.#sent !== 'reset') {
+      this.#sent = 'reset'
+      this.#host.sendReset(this, error ? ProxyError.from(error, 'PROXY_ERR_RESET') : undefined)
+    }
+    const written = this.#written
+    this.#chunk = undefined
+    this.#written = undefined
+    written?.(error ?? new ProxyError('PROXY_ERR_RESET', 'the sub-connection was closed'))
+    callback(error)
+    this.#settle()
+  }
+
+  #transmit(bytes: Uint8Array): number {
+    if (this.#credit <= 0) return 0
+    const sent = this.#host.sendData(this, bytes.length > this.#credit ? bytes.subarray(0, this.#credit) : bytes)
+    this.#credit -= sent
+    this.#bytesOut += sent
+    return sent
+  }
+
+  /** What was read and is still held here counts against the session until it is gone too. */
+  #settle(): void {
+    if (this.#settled || !this.over || !this.destroyed) return
+    this.#settled = true
+    this.#receive.dispose()
+    this.#host.ended(this)
+  }
+}
