@@ -1,0 +1,100 @@
+import type { Endpoint } from '../core/endpoint.ts'
+import { ProxyError } from '../core/errors.ts'
+import { formatHostPort, parseHostPort } from './address.ts'
+import { nearest } from './nearest.ts'
+import { shown } from './text.ts'
+
+/** Which half of a mapping an endpoint is: what an empty host and port 0 mean depends on it. */
+export type Role = 'listen' | 'forward'
+
+/** A domain's name, or the domain itself, which then also says whether it can be listened on and forwarded to. */
+export type KnownDomain = string | { readonly name: string; readonly listen?: unknown; readonly dial?: unknown }
+
+export interface EndpointContext {
+  readonly domains: readonly KnownDomain[]
+  readonly role: Role
+}
+
+// sun_path is 108 bytes on Linux, the last one a zero (unix(7)).
+const UNIX_PATH_BYTES = 107
+
+/**
+ * `tcp://host:port`, `tcp://host:port/udp` or `unix:///path`. The result is normalised: an empty host to forward to is
+ * 127.0.0.1, an empty one to listen on stays (`:80`, all interfaces).
+ *
+ * @throws ProxyError PROXY_ERR_SPEC
+ */
+export function parseEndpointUrl(text: string, context: EndpointContext): Endpoint {
+  try {
+    return endpointFromUrl(text.trim(), context)
+  } catch (error) {
+    throw specError(`bad endpoint ${shown(text)}`, error)
+  }
+}
+
+/** As parseEndpointUrl; the error says only what is wrong, not with which text. */
+export function endpointFromUrl(text: string, context: EndpointContext): Endpoint {
+  const match = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/is.exec(text)
+  const [, scheme, rest] = match ?? []
+  if (scheme === undefined || rest === undefined) {
+    const path = /^(?:unix:)?(\/\P{C}{1,120})$/iu.exec(text)?.[1]
+    throw bad(`${shown(text)} is not an endpoint: write ${path === undefined ? 'tcp://host:port' : `unix://${path}`}`)
+  }
+  return checkDomainEndpoint({ Domain: scheme, Addr: rest }, context)
+}
+
+/** Checks an endpoint, however it was written, and normalises it. The error says only what is wrong. */
+export function checkDomainEndpoint(at: Endpoint, context: EndpointContext): Endpoint {
+  const { Domain, Addr } = withSuffix({ Domain: at.Domain.toLowerCase(), Addr: at.Addr })
+  checkDomain(Domain, context)
+  return { Domain, Addr: Domain === 'unix' ? unixPath(Addr) : hostPort(Addr, Domain, context.role) }
+}
+
+/** An error about `what`, with the reason that `cause` gives. */
+export function specError(what: string, cause: unknown): ProxyError {
+  const reason = cause instanceof Error ? cause.message : String(cause)
+  return new ProxyError('PROXY_ERR_SPEC', `${what}: ${reason}`, { cause })
+}
+
+/** `host:port/udp` is the endpoint `host:port` of the domain udp, whatever stood in front. */
+function withSuffix(at: Endpoint): Endpoint {
+  if (at.Domain !== 'tcp' && at.Domain !== 'udp') return at
+  const [, addr, domain] = /^(.*)\/(tcp|udp)$/is.exec(at.Addr) ?? []
+  return addr === undefined || domain === undefined ? at : { Domain: domain.toLowerCase(), Addr: addr }
+}
+
+function checkDomain(name: string, { domains, role }: EndpointContext): void {
+  const names = domains.map((domain) => (typeof domain === 'string' ? domain : domain.name))
+  const known = domains[names.indexOf(name)]
+  if (known === undefined) {
+    const near = nearest(name, names)
+    const meant = near === undefined ? '' : `: did you mean ${near}?`
+    throw bad(`unknown domain ${shown(name)}${meant} (known: ${names.join(', ')})`)
+  }
+  if (typeof known === 'string') return
+  if (role === 'listen' && known.listen === undefined) throw bad(`domain ${name} cannot be listened on`)
+  if (role === 'forward' && known.dial === undefined) throw bad(`domain ${name} cannot be forwarded to`)
+}
+
+function hostPort(addr: string, domain: string, role: Role): string {
+  if (addr.includes('@')) {
+    throw bad(`user information ("…@") is not known here: write ${domain}://host:port without it`)
+  }
+  const { host, port } = parseHostPort(addr, { allowZero: role === 'listen' })
+  return formatHostPort({ host: host === '' && role === 'forward' ? '127.0.0.1' : host, port })
+}
+
+function unixPath(path: string): string {
+  if (!path.startsWith('/')) throw bad(`the path ${shown(path)} is not absolute: write unix:///path/to/socket`)
+  if (path.includes('\0')) throw bad('a path cannot contain a zero byte')
+  if (path.endsWith('/')) throw bad(`the path ${shown(path)} names a folder: add the name of the socket`)
+  const bytes = Buffer.byteLength(path)
+  if (bytes > UNIX_PATH_BYTES) {
+    throw bad(`the path ${shown(path)} has ${bytes} bytes: a Unix socket's has at most ${UNIX_PATH_BYTES}`)
+  }
+  return path
+}
+
+function bad(message: string): ProxyError {
+  return new ProxyError('PROXY_ERR_SPEC', message)
+}

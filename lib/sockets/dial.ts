@@ -1,0 +1,56 @@
+import { once } from 'node:events'
+import type { NetConnectOpts } from 'node:net'
+import { ProxyError } from '../core/index.ts'
+import { connectLink, type ReadBuffer, type SocketLink } from './socket-link.ts'
+
+export interface DialSocketOptions {
+  signal?: AbortSignal | undefined
+  /** In ms. */
+  timeout: number
+  /** What is dialled, for people. */
+  name: string
+  readBuffer: ReadBuffer
+}
+
+/** Connects a socket; resolves when it is connected, rejects with PROXY_ERR_DIAL_FAILED in plain words. */
+export async function dialSocket(options: NetConnectOpts, dial: DialSocketOptions): Promise<SocketLink> {
+  dial.signal?.throwIfAborted()
+  const link = connectLink(options, dial.readBuffer)
+  const { socket } = link
+  const giveUp = (): void => {
+    socket.destroy(new ProxyError('PROXY_ERR_ABORTED', 'the dial was given up'))
+  }
+  const timer = setTimeout(() => {
+    socket.destroy(new ProxyError('PROXY_ERR_DIAL_FAILED', `no answer from ${dial.name} in time`, { retryable: true }))
+  }, dial.timeout)
+  dial.signal?.addEventListener('abort', giveUp)
+  try {
+    await once(socket, 'connect')
+    return link
+  } catch (error) {
+    socket.destroy()
+    throw dialError(error, dial.name)
+  } finally {
+    clearTimeout(timer)
+    dial.signal?.removeEventListener('abort', giveUp)
+  }
+}
+
+const DIAL_ERRORS: Record<string, (name: string) => string> = {
+  ECONNREFUSED: (name) => `nothing listens on ${name}`,
+  ENOENT: (name) => `nothing listens on ${name}`,
+  ENOTFOUND: (name) => `the name in ${name} is not known`,
+  EAI_AGAIN: (name) => `the name in ${name} cannot be looked up now`,
+  ETIMEDOUT: (name) => `no answer from ${name} in time`,
+  EHOSTUNREACH: (name) => `there is no way to ${name}`,
+  ENETUNREACH: (name) => `there is no way to ${name}`,
+  ECONNRESET: (name) => `${name} closed the connection at once`,
+  EACCES: (name) => `permission denied for ${name}`,
+  EMFILE: () => 'too many open files (see ulimit -n)',
+}
+
+export function dialError(error: unknown, name: string): ProxyError {
+  const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
+  const text = DIAL_ERRORS[code]?.(name)
+  return ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED', text)
+}

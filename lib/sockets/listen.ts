@@ -1,0 +1,47 @@
+import { createServer, type ListenOptions, type Server, type Socket } from 'node:net'
+import { ProxyError } from '../core/index.ts'
+
+/** Connections that wait in the system until they are accepted. */
+const BACKLOG = 1024
+
+/** Listens; `onSocket` gets each connection, paused and with half-close. */
+export async function listen(
+  options: ListenOptions,
+  name: string,
+  onSocket: (socket: Socket) => void,
+): Promise<Server> {
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, onSocket)
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => reject(listenError(error, name)))
+    server.listen({ backlog: BACKLOG, ...options }, resolve)
+  })
+  // Afterwards an error concerns one connection that could not be accepted, as when descriptors run out.
+  server.removeAllListeners('error')
+  server.on('error', () => {})
+  return server
+}
+
+/** Stops listening. Connections that were accepted go on. */
+export async function unlisten(server: Server): Promise<void> {
+  server.close()
+  // `close` is told when the last connection has ended; the port itself is free after this turn.
+  await new Promise<void>((resolve) => setImmediate(resolve))
+}
+
+const LISTEN_ERRORS: Record<string, string> = {
+  EADDRINUSE: 'the address is in use already',
+  EADDRNOTAVAIL: 'this machine does not have that address',
+  ENOTFOUND: 'the name is not known',
+  ENOENT: 'the folder does not exist',
+  EROFS: 'the file system is read-only',
+  EMFILE: 'too many open files (see ulimit -n)',
+}
+
+function listenError(error: NodeJS.ErrnoException & { port?: number }, name: string): ProxyError {
+  const port = error.port ?? 0
+  let why = LISTEN_ERRORS[error.code ?? ''] ?? error.message
+  if (error.code === 'EACCES') {
+    why = port > 0 && port < 1024 ? `ports below 1024 need root (try port ${8000 + port})` : 'permission denied'
+  }
+  return new ProxyError('PROXY_ERR_LISTEN_FAILED', `cannot listen on ${name}: ${why}`, { cause: error })
+}

@@ -1,0 +1,135 @@
+import { type NetConnectOpts, Socket } from 'node:net'
+import { type Link, type LinkSink, linkFrom } from '../core/index.ts'
+
+/** Bytes that one read may bring where the reader brings no buffer of its own. */
+const READ_SIZE = 262_144
+const FIRST_READ = 4096
+
+/** The one buffer of all links whose readers bring none: a read has been used before the next one begins. */
+export class ReadBuffer {
+  #bytes: Uint8Array | undefined
+
+  get bytes(): Uint8Array {
+    this.#bytes ??= Buffer.allocUnsafeSlow(READ_SIZE)
+    return this.#bytes
+  }
+}
+
+/** What `net.Socket` calls when bytes came; see `onread` in Node's documentation of `net`. */
+interface OnRead {
+  buffer(): Uint8Array
+  callback(bytes: number, buffer: Uint8Array): boolean
+}
+
+/** Starts to connect. The socket emits `connect` or `error`; reading waits for `start`. */
+export function connectLink(options: NetConnectOpts, readBuffer: ReadBuffer): SocketLink {
+  return new SocketLink(readBuffer, (onread) => {
+    const settings: object = { allowHalfOpen: true, writableHighWaterMark: 0, onread, ...options }
+    const socket = new Socket(settings)
+    socket.pause()
+    return socket.connect(options)
+  })
+}
+
+/**
+ * A link over a connection that a server with `pauseOnConnect` and `allowHalfOpen` has accepted. Sockets of a server
+ * know no `onread`, so the connection moves to one that does. Where Node.js does not have it that way, the socket is
+ * used as it is: slower, and right all the same.
+ */
+export function acceptLink(accepted: Socket, readBuffer: ReadBuffer): Link {
+  const { _handle: handle, _server: server } = accepted as Socket & { _handle?: unknown; _server?: unknown }
+  if (!handle || !server) return linkFrom(accepted, remoteOf(accepted))
+  return new SocketLink(readBuffer, (onread) => {
+    const settings: object = { allowHalfOpen: true, writableHighWaterMark: 0, pauseOnCreate: true, handle, onread }
+    const socket = new Socket(settings)
+    // The server counts its connections, and its `close` waits for the last one.
+    Object.assign(socket, { _server: server, server })
+    Object.assign(accepted, { _handle: null, _server: null })
+    return socket
+  })
+}
+
+function remoteOf(socket: Socket): string | undefined {
+  const { remoteAddress, remotePort } = socket
+  if (remoteAddress === undefined) return undefined
+  return remoteAddress.includes(':') ? `[${remoteAddress}]:${remotePort}` : `${remoteAddress}:${remotePort}`
+}
+
+/** A TCP or Unix socket as a link: Node.js reads into buffers that we choose, so bulk costs no allocation per read. */
+export class SocketLink implements Link {
+  readonly socket: Socket
+  readonly remote: string | undefined
+  readonly #readBuffer: ReadBuffer
+  #sink: LinkSink | undefined
+  #waiting = false
+  #paused = true
+  #error: Error | undefined
+
+  constructor(readBuffer: ReadBuffer, create: (onread: OnRead) => Socket) {
+    this.#readBuffer = readBuffer
+    this.socket = create({
+      buffer: () => this.#buffer(),
+      callback: (bytes, buffer) => {
+        const more = this.#sink?.received(buffer.subarray(0, bytes)) ?? false
+        this.#paused = !more
+        return more
+      },
+    })
+    this.remote = remoteOf(this.socket)
+    this.socket.on('error', (error) => {
+      this.#error = error
+    })
+  }
+
+  #buffer(): Uint8Array {
+    const { bytes } = this.#readBuffer
+    // Node.js asks before there is a sink: then for a small one, because what lands there may have to be moved.
+    return this.#sink ? (this.#sink.buffer?.() ?? bytes) : bytes.subarray(0, FIRST_READ)
+  }
+
+  get pending(): number {
+    return this.socket.writableLength
+  }
+
+  start(sink: LinkSink): void {
+    const socket = this.socket
+    this.#sink = sink
+    socket.on('drain', () => {
+      if (!this.#waiting || this.pending > 0) return
+      this.#waiting = false
+      sink.drained()
+    })
+    socket.on('end', () => sink.ended())
+    if (socket.closed) setImmediate(() => sink.closed(this.#error))
+    else socket.on('close', () => sink.closed(this.#error))
+    this.resume()
+  }
+
+  write(chunks: readonly Uint8Array[]): void {
+    const socket = this.socket
+    if (socket.destroyed || socket.writableEnded) return
+    if (chunks.length === 1 && chunks[0]) {
+      socket.write(chunks[0])
+    } else {
+      socket.cork()
+      for (const chunk of chunks) socket.write(chunk)
+      socket.uncork()
+    }
+    if (socket.writableLength > 0) this.#waiting = true
+  }
+
+  resume(): void {
+    if (!this.#paused || !this.#sink) return
+    this.#paused = false
+    this.socket.resume()
+  }
+
+  end(): void {
+    this.socket.end()
+  }
+
+  destroy(error?: Error): void {
+    if (error && this.remote !== undefined) this.socket.resetAndDestroy()
+    else this.socket.destroy()
+  }
+}
