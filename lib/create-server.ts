@@ -1,0 +1,63 @@
+import type { KeyObject } from 'node:crypto'
+import { Acceptor, derivePsk, type Link, ProxyError, suiteOf } from './core/index.ts'
+import type { Connected } from './hub/events.ts'
+import { Side, type SideOptions } from './hub/side.ts'
+import type { LinkListener } from './transports/transport.ts'
+
+export interface ServerOptions extends SideOptions {
+  /** Listens for links, as `(onLink) => listenTcp({ host: '', port: 925 }, onLink)` does. */
+  listen: (onLink: (link: Link) => void) => Promise<LinkListener>
+  /** A token made for `staticKey`, or a secret that a person chose. */
+  secret: string
+  /** The private X25519 key whose public half is in the token. */
+  staticKey?: KeyObject | undefined
+}
+
+export interface SymportServer extends AsyncDisposable {
+  /** Where it really listens: `0.0.0.0:925`. */
+  readonly address: string
+  /** The nodes that are connected, in the order in which they came. */
+  readonly nodes: Iterable<Connected>
+  /** Takes nothing new, lets what is open finish until `signal` fires, then closes all. */
+  drain(options?: { signal?: AbortSignal }): Promise<void>
+  /** Closes all at once. */
+  close(): Promise<void>
+}
+
+/**
+ * A server: accepts main connections of nodes that know the secret, and keeps this side's mappings. It listens when the
+ * promise resolves; a mapping that cannot listen is an event, and the others go on.
+ *
+ * @throws ProxyError PROXY_ERR_LISTEN_FAILED if nodes cannot be listened for
+ */
+export async function createServer(options: ServerOptions): Promise<SymportServer> {
+  const { secret, staticKey } = options
+  const suite = suiteOf(secret)
+  const psk = await derivePsk(secret, '', suite)
+  const acceptor = new Acceptor({
+    pskFor: async (name, wanted) => (name === '' && wanted === suite ? psk : undefined),
+    staticKey,
+  })
+  const side = new Side(options)
+
+  const onLink = async (link: Link): Promise<void> => {
+    try {
+      const { main } = await acceptor.accept(link, { signal: side.stopping })
+      side.add(main, main.peer.label)
+    } catch (error) {
+      const reason = ProxyError.from(error, 'PROXY_ERR_HANDSHAKE')
+      if (!side.stopping.aborted) side.onEvent({ type: 'rejected', remote: link.remote, reason })
+    }
+  }
+
+  const listener: LinkListener = await options.listen(onLink)
+  side.onEvent({ type: 'listening', address: listener.address })
+  await side.listen()
+
+  const drain = async ({ signal = new AbortController().signal } = {}): Promise<void> => {
+    await listener.close()
+    await side.drain(signal)
+  }
+  const close = (): Promise<void> => drain({ signal: AbortSignal.abort() })
+  return { address: listener.address, nodes: side.pool, drain, close, [Symbol.asyncDispose]: close }
+}

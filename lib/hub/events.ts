@@ -1,0 +1,41 @@
+import type { Endpoint, Proxy, ProxyError } from '../core/index.ts'
+import type { Spec } from '../domains/spec.ts'
+
+/** A peer that is connected: a node at the server, the server at a node. */
+export interface Connected {
+  readonly proxy: Proxy
+  /** What the peer calls itself. */
+  readonly id: string
+  readonly remote: string | undefined
+}
+
+/** What happens in a server or a node, told as it happens: for logs, and for whoever embeds them. */
+export type HubEvent =
+  /** The server takes main connections at `address`. */
+  | { readonly type: 'listening'; readonly address: string }
+  | { readonly type: 'connected'; readonly peer: Connected; readonly standby: boolean }
+  | { readonly type: 'disconnected'; readonly peer: Connected; readonly reason: ProxyError }
+  /** A handshake failed at the server. */
+  | { readonly type: 'rejected'; readonly remote: string | undefined; readonly reason: ProxyError }
+  /** A node could not connect, and tries again in `delay` ms. */
+  | { readonly type: 'retrying'; readonly reason: ProxyError; readonly delay: number }
+  /** `at`: here, or the peer that listens. */
+  | { readonly type: 'listener-ready'; readonly spec: Spec; readonly bound: Endpoint; readonly at: Connected | 'here' }
+  | {
+      readonly type: 'listener-failed'
+      readonly spec: Spec
+      readonly reason: ProxyError
+      readonly at: Connected | 'here'
+    }
+  /** A connection that came in here could not be carried on: no peer is there. */
+  | { readonly type: 'unserved'; readonly spec: Spec; readonly from: string | undefined; readonly reason: ProxyError }
+  /** An open, a dial or a listen was refused, `by` this side or the peer. */
+  | {
+      readonly type: 'refused'
+      readonly peer: Connected
+      readonly request: string
+      readonly by: 'here' | 'peer'
+      readonly reason: ProxyError
+    }
+
+export type OnEvent = (event: HubEvent) => void

@@ -1,0 +1,92 @@
+import {
+  type DomainPlugin,
+  diagnostics,
+  type Listener,
+  type MainConnection,
+  type Policy,
+  Proxy,
+  type ProxyError,
+} from '../core/index.ts'
+import type { Spec } from '../domains/spec.ts'
+import type { Connected, OnEvent } from './events.ts'
+import { listenAtPeer, listenHere } from './mappings.ts'
+import { Pool } from './pool.ts'
+
+export interface SideOptions {
+  domains: readonly DomainPlugin[]
+  policy: Policy
+  /** I listen, a peer forwards. */
+  listeners?: readonly Spec[] | undefined
+  /** Each peer listens, I forward. */
+  peerListeners?: readonly Spec[] | undefined
+  balance?: boolean | undefined
+  onEvent?: OnEvent | undefined
+}
+
+/**
+ * What a server and a node have in common: the mappings of one side, and the peers that serve them. The server has many
+ * peers, a node one at a time.
+ */
+export class Side {
+  readonly pool: Pool
+  readonly onEvent: OnEvent
+  readonly #options: SideOptions
+  readonly #listeners: Listener[] = []
+  readonly #stop = new AbortController()
+
+  constructor(options: SideOptions) {
+    this.#options = options
+    this.pool = new Pool(options)
+    this.onEvent = options.onEvent ?? (() => {})
+    diagnostics.refused.subscribe(this.#onRefused)
+  }
+
+  /** Fires when this side begins to stop. */
+  get stopping(): AbortSignal {
+    return this.#stop.signal
+  }
+
+  async listen(): Promise<void> {
+    for (const spec of this.#options.listeners ?? []) {
+      const listener = await listenHere(spec, this.pool, this.#options.domains, this.onEvent, this.stopping)
+      if (listener) this.#listeners.push(listener)
+    }
+  }
+
+  /** Puts a Proxy on a new main connection. `id` is what the peer is called here. */
+  add(main: MainConnection, id: string): Connected {
+    const proxy = new Proxy(main, this.#options)
+    const peer: Connected = { proxy, id, remote: main.remote }
+    const standby = this.pool.add(peer)
+    this.onEvent({ type: 'connected', peer, standby })
+    void main.closed.then((reason) => {
+      this.pool.remove(peer)
+      this.onEvent({ type: 'disconnected', peer, reason })
+    })
+    for (const spec of this.#options.peerListeners ?? []) {
+      if (!spec.Node || spec.Node === id) void listenAtPeer(spec, peer, this.onEvent, this.stopping)
+    }
+    return peer
+  }
+
+  /** Takes nothing new; resolves when what is open has finished, or `signal` fires, and all is closed. */
+  async drain(signal: AbortSignal): Promise<void> {
+    this.#stop.abort()
+    await Promise.all(this.#listeners.map((listener) => listener.close()))
+    await Promise.all([...this.pool].map((peer) => peer.proxy.drain({ signal })))
+    diagnostics.refused.unsubscribe(this.#onRefused)
+  }
+
+  readonly #onRefused = (message: unknown): void => {
+    const { proxy, error, request, by } = message as {
+      proxy: Proxy
+      error: ProxyError
+      request: string
+      by: 'here' | 'peer'
+    }
+    // The channel is one for the whole process.
+    for (const peer of this.pool) {
+      if (peer.proxy === proxy) this.onEvent({ type: 'refused', peer, request, by, reason: error })
+    }
+  }
+}

@@ -1,0 +1,13 @@
+/** symport as a library: `import { Proxy, connect, Acceptor } from 'symport'`. */
+export * from './core/index.ts'
+export { createNode, type NodeOptions, type SymportNode } from './create-node.ts'
+export { createServer, type ServerOptions, type SymportServer } from './create-server.ts'
+export { parseSpec, type Spec } from './domains/spec.ts'
+export { type TcpOptions, tcp } from './domains/tcp.ts'
+export { type UnixOptions, unix } from './domains/unix.ts'
+export type { Connected, HubEvent, OnEvent } from './hub/events.ts'
+export { type Pattern, type PortRange, parsePattern, parsePortRanges } from './policy/patterns.ts'
+export { createPolicy, type PolicyOptions } from './policy/policy.ts'
+export { dialTcp, listenTcp, type TcpAddress } from './transports/tcp.ts'
+export type { LinkListener } from './transports/transport.ts'
+export { dialUnix, listenUnix } from './transports/unix.ts'
