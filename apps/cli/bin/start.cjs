@@ -1,0 +1,25 @@
+'use strict'
+// Old Node.js versions must be able to read this file, so that they can say which one is needed.
+module.exports = function start(args) {
+  var version = process.versions.node.split('.')
+  var major = Number(version[0])
+  var minor = Number(version[1])
+  if (major < 20 || (major === 20 && minor < 19)) {
+    console.error('symport: Node.js ' + process.versions.node + ' is too old: 20.19 or later is needed')
+    process.exit(2)
+  }
+  require('v8').setFlagsFromString('--max-semi-space-size=64')
+  import('../../../dist/apps/cli/main.js')
+    .then((app) => app.main(args))
+    .then(
+      (status) => {
+        process.exitCode = status
+      },
+      (error) => {
+        console.error(
+          'symport: ' + (error.code === 'ERR_MODULE_NOT_FOUND' ? 'not built: run "npm run build"' : error.stack),
+        )
+        process.exitCode = 1
+      },
+    )
+}

@@ -1,0 +1,38 @@
+import { forward } from '../../lib/hub/forward.ts'
+import { ProxyError } from '../../lib/index.ts'
+import { command, type Runnable } from '../common/command.ts'
+import { logEvents } from '../common/events.ts'
+import { createLog, LOG_FLAGS } from '../common/log.ts'
+import { createDomains, parseSpecs } from '../common/options.ts'
+import { untilStopped } from '../common/until-stopped.ts'
+
+const forwardCommand: Runnable = command({
+  usage: 'symport forward [flags] SPEC...',
+  summary: 'Listens and forwards inside one process, without a server: what socat is used for.',
+  flags: [...LOG_FLAGS],
+  examples: [
+    'symport forward unix:///tmp/agent.sock,tcp://agent.example.com:9299',
+    'symport forward 8080:127.0.0.1:80',
+  ],
+  async run(values, positionals) {
+    if (positionals.length === 0) {
+      throw new ProxyError('PROXY_ERR_USAGE', 'forward what? For example: symport forward 8080:127.0.0.1:80')
+    }
+    const domains = createDomains()
+    const specs = parseSpecs(positionals, domains)
+    const log = await createLog(values)
+    const abort = new AbortController()
+    const onEvent = logEvents(log, 'node', false)
+    const listeners = await forward(specs, { domains, onEvent, signal: abort.signal })
+    if (listeners.length === 0) return 1
+    const drain = async (): Promise<void> => {
+      await Promise.all(listeners.map((listener) => listener.close()))
+      abort.abort()
+    }
+    const status = await untilStopped({ drain }, { timeout: 0, log })
+    // Connections that are open end with the process, as everybody expects of a forwarder.
+    process.exit(status)
+  },
+})
+
+export default forwardCommand

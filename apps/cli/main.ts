@@ -1,0 +1,53 @@
+import { type Runnable, reportError, unknownCommand } from '../common/command.ts'
+import { version } from './version.ts'
+
+interface Entry {
+  readonly summary: string
+  load(): Promise<{ default: Runnable }>
+}
+
+/** Loaded when called for: a start should not wait for what it does not use. */
+const COMMANDS: Record<string, Entry> = {
+  demo: { summary: 'a server, a node and a small web page on loopback', load: () => import('./demo.ts') },
+  server: { summary: 'accept nodes', load: () => import('../server/command.ts') },
+  node: { summary: 'connect to a server', load: () => import('../node/command.ts') },
+  forward: { summary: 'listen and forward in one process', load: () => import('./forward.ts') },
+  uuid: { summary: "print the node's command line", load: () => import('./uuid.ts') },
+  keygen: { summary: "make the server's key and secret", load: () => import('./keygen.ts') },
+  launchers: { summary: 'write executables for supervisor files', load: () => import('./launchers.ts') },
+}
+
+function overview(): string {
+  const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length))
+  const list = Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(width)}  ${summary}`)
+  return `symport: a tunnel to a port behind a NAT or a firewall
+
+  symport demo                                       see it work on this machine
+  symport server --listener 13389:127.0.0.1:3389     on the machine that can be reached
+  symport node --host server.example.com             on the machine that cannot; the secret is asked for
+
+Commands (each has --help):
+${list.join('\n')}
+`
+}
+
+/** Runs a command line, without the program's name, and answers the exit status. */
+export async function main(argv: readonly string[]): Promise<number> {
+  try {
+    const [name, ...rest] = argv
+    if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
+      process.stdout.write(overview())
+      return 0
+    }
+    if (name === '--version' || name === '-v' || name === '-version') {
+      process.stdout.write(`${await version()}\n`)
+      return 0
+    }
+    const entry = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+    if (!entry) throw unknownCommand(name, Object.keys(COMMANDS))
+    const { default: run } = await entry.load()
+    return await run(rest)
+  } catch (error) {
+    return reportError(error)
+  }
+}

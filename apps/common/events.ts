@@ -1,0 +1,74 @@
+import { type Endpoint, formatEndpoint, type HubEvent, type OnEvent } from '../../lib/index.ts'
+import type { Logger } from './log.ts'
+
+/** Writes what happens into the log. `side` is this one; the peer is the other. */
+export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: boolean): OnEvent {
+  const peer = side === 'server' ? 'node' : 'server'
+  return (event: HubEvent): void => {
+    switch (event.type) {
+      case 'listening':
+        log.info({ address: event.address }, 'listening')
+        break
+      case 'connected':
+        log.info(
+          { [peer]: event.peer.id, address: event.peer.remote },
+          side === 'server' ? 'node connected' : 'connected',
+        )
+        if (side === 'server' && event.standby && hasListeners) {
+          log.warn(
+            { node: event.peer.id },
+            'node stands by: the first one serves the listeners (--balance shares them out)',
+          )
+        }
+        break
+      case 'disconnected':
+        log.info(
+          { [peer]: event.peer.id, code: event.reason.code, reason: event.reason.message },
+          `${peer} disconnected`,
+        )
+        break
+      case 'rejected':
+        log.warn(
+          { address: event.remote, code: event.reason.code, reason: event.reason.message },
+          'refused a connection',
+        )
+        break
+      case 'retrying':
+        log[event.reason.code === 'PROXY_ERR_REFUSED' ? 'error' : 'warn'](
+          { code: event.reason.code, delay: Math.round(event.delay) },
+          `${event.reason.message}; trying again${event.delay > 2000 ? ` in ${Math.round(event.delay / 1000)} s` : ''}`,
+        )
+        break
+      case 'listener-ready':
+        log.info({ listen: formatEndpoint(event.bound), ...about(event) }, 'listener ready')
+        break
+      case 'listener-failed':
+        log.error(
+          { listen: formatEndpoint(event.spec.Listen), ...about(event), code: event.reason.code },
+          event.reason.message,
+        )
+        break
+      case 'unserved':
+        log.warn(
+          { from: event.from, forward: formatEndpoint(event.spec.Forward), code: event.reason.code },
+          event.reason.message,
+        )
+        break
+      case 'refused':
+        log.warn(
+          {
+            [peer]: event.peer.id,
+            request: event.request,
+            by: event.by === 'here' ? side : peer,
+            code: event.reason.code,
+          },
+          `refused: ${event.reason.message}`,
+        )
+        break
+    }
+  }
+}
+
+function about({ spec, at }: { spec: { Forward: Endpoint }; at: 'here' | { id: string } }): Record<string, string> {
+  return { forward: formatEndpoint(spec.Forward), ...(at === 'here' ? {} : { at: at.id }) }
+}

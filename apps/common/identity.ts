@@ -1,0 +1,32 @@
+import { networkInterfaces } from 'node:os'
+import { defaultStateFolder, StateFolder } from '../../lib/store/state-folder.ts'
+import type { Logger } from './log.ts'
+
+export function stateFolder(path: string | undefined): StateFolder {
+  return new StateFolder(path ?? defaultStateFolder())
+}
+
+const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/i
+
+export function isLoopbackHost(host: string): boolean {
+  return LOOPBACK.test(host)
+}
+
+/** An address that others can reach this machine at, for a command line to paste: never 0.0.0.0. */
+export function reachableHost(host: string): string {
+  if (host !== '' && host !== '0.0.0.0' && host !== '::') return host
+  const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? [])
+  const outside = addresses.filter((address) => !address.internal && !address.address.startsWith('fe80'))
+  return (outside.find((address) => address.family === 'IPv4') ?? outside[0])?.address ?? '127.0.0.1'
+}
+
+/** What to run on the other machine. */
+export function nodeCommand(host: string, port: number, secret: string): string {
+  return `symport node --host ${reachableHost(host)} --port ${port} --uuid ${secret}`
+}
+
+/** A file of secrets that others could read is private from now on; whoever read it before still knows. */
+export function warnExposed(log: Logger, path: string, exposed: boolean): void {
+  if (exposed)
+    log.warn({ path }, 'other users could read this file until now: "symport keygen --force" makes a new secret')
+}

@@ -1,0 +1,132 @@
+import { hostname } from 'node:os'
+import { createNode, createPolicy, type DomainPlugin, ProxyError } from '../../lib/index.ts'
+import { keepSecret, loadNodeKey, readSecret, secretFileFor } from '../../lib/store/secrets.ts'
+import type { StateFolder } from '../../lib/store/state-folder.ts'
+import { command, type Runnable } from '../common/command.ts'
+import { logEvents } from '../common/events.ts'
+import { toDuration, toPort } from '../common/flags.ts'
+import { isLoopbackHost, stateFolder, warnExposed } from '../common/identity.ts'
+import { checkLogLevel, createLog } from '../common/log.ts'
+import {
+  COMMON_FLAGS,
+  createDomains,
+  DEFAULT_DRAIN,
+  DEFAULT_PORT,
+  parsePatterns,
+  parseSpecs,
+} from '../common/options.ts'
+import { askSecret, givenSecret } from '../common/secret.ts'
+import { type Place, parsePlace } from '../common/transports.ts'
+import { untilStopped } from '../common/until-stopped.ts'
+
+const FLAGS = [
+  { name: 'host', kind: 'string', value: 'HOST', help: 'The server: host, host:port or a URL. Default: 127.0.0.1.' },
+  { name: 'port', kind: 'string', value: 'PORT', help: `Default: ${DEFAULT_PORT}.` },
+  { name: 'server', kind: 'string', value: 'URL', help: 'The same as --host: tcp://host:port or unix:///path.' },
+  {
+    name: 'id',
+    kind: 'string',
+    value: 'NAME',
+    help: 'What this node calls itself. Default: the name of this machine.',
+  },
+  {
+    name: 'listener',
+    alias: 'L',
+    kind: 'list',
+    value: 'SPEC',
+    help: 'This side listens, the server forwards (if it allows).',
+  },
+  {
+    name: 'peer_listener',
+    alias: 'R',
+    kind: 'list',
+    value: 'SPEC',
+    help: 'The server listens (if it allows), this side forwards.',
+  },
+  ...COMMON_FLAGS,
+] as const
+
+const node: Runnable = command({
+  usage: 'symport node [flags] [URL]',
+  summary: 'Connects to a server and stays connected; the server maps ports to here.',
+  flags: FLAGS,
+  examples: [
+    'symport node --host server.example.com --uuid-file secret.txt',
+    '# reach the database of the server as if it were here (the server runs with --allow 127.0.0.1:5432)',
+    'symport node --host server.example.com -L 5432:127.0.0.1:5432',
+    '# only the remote desktop may be reached through this node',
+    'symport node --host server.example.com --allow 127.0.0.1:3389',
+  ],
+  async run(values, positionals) {
+    // All of the command line is known to be good before anything is bound or dialled.
+    const domains: DomainPlugin[] = createDomains()
+    const listeners = parseSpecs(values.listener, domains)
+    const peerListeners = parseSpecs(values.peer_listener, domains)
+    const place = serverPlace(values, positionals)
+    const dial = values.allow.length > 0 ? parsePatterns(values.allow) : 'any'
+    const timeout =
+      values['drain-timeout'] === undefined ? DEFAULT_DRAIN : toDuration(values['drain-timeout'], 'drain-timeout')
+    const id = checkId(values.id ?? hostname().slice(0, 64))
+    const given = await givenSecret(values)
+    checkLogLevel(values['log-level'])
+
+    const state = stateFolder(values.state)
+    const found = given === undefined ? await findSecret(state, place) : { secret: given, exposed: false }
+    const log = await createLog(values)
+    const { privateKey, exposed } = await loadNodeKey(state)
+    warnExposed(log, state.path, found.exposed || exposed)
+    const node = await createNode({
+      dial: (options) => place.dial(options),
+      server: place.name,
+      secret: found.secret,
+      id,
+      identity: privateKey,
+      listeners,
+      peerListeners,
+      domains,
+      policy: createPolicy({ dial, listenPorts: 'any' }),
+      onEvent: logEvents(log, 'node', false),
+    })
+    return await untilStopped(node, { timeout, log })
+  },
+})
+
+export default node
+
+function serverPlace(
+  values: { host: string | undefined; server: string | undefined; port: string | undefined },
+  positionals: readonly string[],
+): Place {
+  const named = [
+    ...(values.host === undefined ? [] : [['--host', values.host] as const]),
+    ...(values.server === undefined ? [] : [['--server', values.server] as const]),
+    ...positionals.map((text) => ['the server', text] as const),
+  ]
+  if (named.length > 1) throw new ProxyError('PROXY_ERR_USAGE', `the server is named ${named.length} times: keep one`)
+  const [flag, text] = named[0] ?? ['--host', '127.0.0.1']
+  const port = values.port === undefined ? DEFAULT_PORT : toPort(values.port, 'port')
+  return parsePlace(text, flag, { port })
+}
+
+function checkId(id: string): string {
+  if (id !== '' && Buffer.byteLength(id) <= 64 && !/[\p{C}\p{Z}]/u.test(id)) return id
+  throw new ProxyError('PROXY_ERR_USAGE', '--id: a name has 1 to 64 bytes, and no spaces')
+}
+
+/** What was kept for this server, the secret of a server on this machine, or what a person types. */
+async function findSecret(state: StateFolder, place: Place): Promise<{ secret: string; exposed: boolean }> {
+  const file = secretFileFor(place.name)
+  const kept = await readSecret(state, file)
+  if (kept) return kept
+  const local = place.port === undefined || isLoopbackHost(place.host) ? await readSecret(state) : undefined
+  if (local) return local
+  const secret = await askSecret(`Secret of ${place.name} ("symport uuid" on the server shows it): `)
+  if (secret === undefined) {
+    throw new ProxyError(
+      'PROXY_ERR_SECRET',
+      `the secret of ${place.name} is missing: "symport uuid" on the server shows the command line`,
+    )
+  }
+  await keepSecret(state, secret, file)
+  return { secret, exposed: false }
+}
