@@ -83,6 +83,8 @@ export interface AcceptorOptions extends MainOptions {
   timeout?: number | undefined
   /** Handshakes under way at once; a link beyond that is closed. Default 1,024. */
   maxHandshakes?: number | undefined
+  /** Main connections at once; one beyond that is closed with PROXY_ERR_TOO_MANY_SESSIONS. Default 4,096. */
+  maxSessions?: number | undefined
 }
 
 /** The accepting side of many main connections. */
@@ -92,6 +94,7 @@ export class Acceptor {
   /** Stands for every credential that does not exist: same cost, same answer as a wrong secret. */
   readonly #nobody = randomBytes(32)
   #handshakes = 0
+  #sessions = 0
 
   constructor(options: AcceptorOptions) {
     this.#options = options
@@ -116,6 +119,13 @@ export class Acceptor {
         async (reader) => MainConnection.start(await acceptHandshake(link, reader, keys), this.#options),
         refuse,
       )
+      if (this.#sessions >= (this.#options.maxSessions ?? 4096)) {
+        const full = new ProxyError('PROXY_ERR_TOO_MANY_SESSIONS', 'the server is full', { retryable: true })
+        main.close(full)
+        throw full
+      }
+      this.#sessions++
+      void main.closed.then(() => this.#sessions--)
       return { main, resumed: false }
     } finally {
       this.#handshakes--

@@ -113,20 +113,27 @@ export function plainText(text: string): string {
 
 const REASON_TEXT = 500
 
-/** Why something ended: `u8 n | n bytes of code | text`, for reset, refused and goaway. */
+/** In the first byte of a reason: whether the same thing may succeed later. */
+const RETRYABLE = 0x80
+
+/** Why something ended: `u8 n, plus 0x80 if retryable | n bytes of code | text`, for reset, refused and goaway. */
 export function encodeReason(reason: ProxyError | undefined): Buffer {
   if (!reason) return Buffer.from([0])
   const code = Buffer.from(reason.code.slice(0, 64), 'latin1')
-  return Buffer.concat([Buffer.from([code.length]), code, Buffer.from(reason.message.slice(0, REASON_TEXT), 'utf8')])
+  const first = Buffer.from([code.length + (reason.retryable ? RETRYABLE : 0)])
+  return Buffer.concat([first, code, Buffer.from(reason.message.slice(0, REASON_TEXT), 'utf8')])
 }
 
 /** The other way. What does not look like a reason becomes `fallback`; control characters never reach a log. */
 export function decodeReason(payload: Buffer, fallback: ProxyError): ProxyError {
-  const length = payload[0] ?? 0
+  const first = payload[0] ?? 0
+  const length = first % RETRYABLE
   const code = payload.toString('latin1', 1, 1 + length)
   if (!/^PROXY_ERR_[A-Z_]{1,54}$/.test(code)) return fallback
   const text = plainText(payload.toString('utf8', 1 + length))
-  return new ProxyError(code as `PROXY_ERR_${string}`, text.slice(0, REASON_TEXT) || fallback.message)
+  return new ProxyError(code as `PROXY_ERR_${string}`, text.slice(0, REASON_TEXT) || fallback.message, {
+    retryable: first >= RETRYABLE,
+  })
 }
 
 /** JSON payloads: one object, checked by whoever asked for it. */

@@ -153,7 +153,7 @@ export async function acceptHandshake(link: Link, reader: LinkReader, keys: Acce
 /** One and the same answer to every handshake that fails. The link has a second to carry it. */
 export function refuse(link: Link, reader: LinkReader): void {
   const timer = setTimeout(() => link.destroy(), 1000)
-  reader.onGone = () => clearTimeout(timer)
+  reader.onGone(() => clearTimeout(timer))
   link.write([Buffer.from([REFUSED])])
   link.end()
 }

@@ -25,6 +25,26 @@ const NODE_KEY = 2
 const MAX_LABEL = 64
 const SPKI = Buffer.from('302a300506032b6570032100', 'hex')
 
+/**
+ * Points of low order, with their sign bit cleared: under such a key one signature fits every message, so it proves
+ * nothing. The last two are spellings beyond the field's prime.
+ */
+const LOW_ORDER: ReadonlySet<string> = new Set([
+  '0100000000000000000000000000000000000000000000000000000000000000',
+  'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  '0000000000000000000000000000000000000000000000000000000000000000',
+  '26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05',
+  'c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a',
+  'edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+])
+
+function isLowOrder(raw: Buffer): boolean {
+  const folded = Buffer.from(raw)
+  folded[31] = (folded[31] ?? 0) & 0x7f
+  return LOW_ORDER.has(folded.toString('hex'))
+}
+
 export function encodeHello(hello: Hello): Buffer {
   const parts = [writeUInt64(hello.expected)]
   const field = (type: number, ...values: Buffer[]): void => {
@@ -70,6 +90,7 @@ export function decodeHello(payload: Buffer): DecodedHello {
     } else if (type === NODE_KEY) {
       if (length !== 96) throw new ProxyError('PROXY_ERR_FRAME', 'a node key has 96 bytes with its signature')
       const raw = Buffer.from(value.subarray(0, 32))
+      if (isLowOrder(raw)) throw new ProxyError('PROXY_ERR_IDENTITY', 'a node key that proves nothing')
       key = { raw, object: createPublicKey({ key: Buffer.concat([SPKI, raw]), format: 'der', type: 'spki' }) }
       signature = Buffer.from(value.subarray(32))
     }

@@ -6,25 +6,22 @@ import type { SubConnection } from './sub-connection.ts'
  * was read into; only what does not fit just now is copied and waits, and the link pauses meanwhile.
  */
 export function join(sub: SubConnection, link: Link): void {
-  sub.joined(link)
-  sub.on('data', (chunk: Buffer) => {
-    link.write([chunk])
-    if (link.pending > 0) sub.pause()
-  })
-  sub.on('drain', () => link.resume())
+  const resume = (): void => link.resume()
+  sub.on('drain', resume)
   sub.on('end', () => link.end())
-  sub.on('close', () => link.destroy(sub.errored ?? undefined))
+  sub.on('close', () => {
+    // After an orderly end the link still has bytes to write, and closes by itself.
+    if (sub.errored || !sub.readableEnded || !sub.writableFinished) link.destroy(sub.errored ?? undefined)
+  })
+  sub.joined(link)
   link.start({
     received(bytes) {
       const sent = sub.tryWrite(bytes)
-      if (sent === bytes.length) return true
+      if (sent === bytes.length) return sub.canWrite(resume)
       if (sub.destroyed || sub.writableEnded) return false
       return sub.write(Buffer.from(bytes.subarray(sent)))
     },
-    drained() {
-      sub.release()
-      sub.resume()
-    },
+    drained: () => sub.release(),
     ended: () => sub.end(),
     closed(error) {
       if (error) sub.destroy(error)

@@ -23,7 +23,7 @@ export class LinkReader implements LinkSink {
   start = 0
   end = 0
   #gone = false
-  #onGone: () => void = () => {}
+  readonly #onGone: (() => void)[] = []
   #wanted: { length: number; resolve(bytes: Buffer): void; reject(error: ProxyError): void } | undefined
   #owner: ReaderOwner | undefined
   #failure: ProxyError | undefined
@@ -49,10 +49,10 @@ export class LinkReader implements LinkSink {
     if (this.#failure) owner.onClosed(this.#failure)
   }
 
-  /** Called when the link is closed for good; at once if it is already. */
-  set onGone(callback: () => void) {
-    this.#onGone = callback
+  /** `callback` is called when the link is closed for good; at once if it is already. */
+  onGone(callback: () => void): void {
     if (this.#gone) callback()
+    else this.#onGone.push(callback)
   }
 
   /** `length` bytes at `start` have been used. */
@@ -107,7 +107,7 @@ export class LinkReader implements LinkSink {
     const why = error?.message ? `: ${error.message}` : ''
     this.fail(new ProxyError('PROXY_ERR_LINK_LOST', `the link was lost${why}`, { cause: error, retryable: true }))
     this.#gone = true
-    this.#onGone()
+    for (const callback of this.#onGone.splice(0)) callback()
   }
 
   /** Ends every read, the waiting one and later ones. The first reason stays. */

@@ -26,6 +26,7 @@ class LocalHost implements SubConnectionHost {
   sub: SubConnection | undefined
   peer: SubConnection | undefined
   readonly rtt = undefined
+  readonly congested = false
   #queued = false
 
   sendData(_sub: SubConnection, bytes: Uint8Array): number {

@@ -85,6 +85,8 @@ const ACK_BYTES = 1024 * 1024
 const ACK_DELAY = 100
 /** Control frames that wait because the peer does not read. Beyond this it is an attack or a corpse. */
 const MAX_WAITING = 4 * 1024 * 1024
+/** How old a round trip time is taken for good, in ms. */
+const MEASURE_AGAIN = 250
 /** How long an orderly end may take, in ms. */
 const LINGER = 2000
 const LOST = 'the main connection was lost'
@@ -128,9 +130,11 @@ export class MainConnection implements ReaderOwner {
   #pingDue = false
   #pinged: { payload: Buffer; at: number } | undefined
   #rtt: number | undefined
+  #measured = Number.NEGATIVE_INFINITY
   #heard = true
   #silence = 0
   #tick: NodeJS.Timeout | undefined
+  #opened = false
 
   /** Resolves when both sides have proven themselves. */
   static async start(established: Established, options: MainOptions = {}): Promise<MainConnection> {
@@ -149,7 +153,9 @@ export class MainConnection implements ReaderOwner {
       main.#reader.handTo(main)
       main.onBytes()
     })
+    if (main.#end) throw main.#end
     if (main.role === 'acceptor') main.#sendAlone(Frame.hello, hello)
+    main.#opened = true
     diagnostics.mainOpen.publish({ main })
     return main
   }
@@ -228,7 +234,8 @@ export class MainConnection implements ReaderOwner {
       this.#waiting.push(frame)
       this.#waitingBytes += length
       if (this.#waitingBytes > MAX_WAITING) {
-        this.close(new ProxyError('PROXY_ERR_CONTROL_FLOOD', 'the other side asks for much and reads nothing'))
+        // It would not read a goaway either.
+        this.#finish(new ProxyError('PROXY_ERR_CONTROL_FLOOD', 'the other side asks for much and reads nothing'), true)
         return
       }
     }
@@ -256,9 +263,11 @@ export class MainConnection implements ReaderOwner {
     setImmediate(this.#flush)
   }
 
-  /** Asks for a fresh `rtt`, unless the last ping is still under way. */
+  /** Asks for a fresh `rtt`, unless the last one is young or its ping still under way. */
   measure(): void {
-    if (this.#pinged || this.#end) return
+    const now = performance.now()
+    if (this.#pinged || this.#end || now - this.#measured < MEASURE_AGAIN) return
+    this.#measured = now
     this.#pingDue = true
     this.wake()
   }
@@ -268,7 +277,8 @@ export class MainConnection implements ReaderOwner {
     if (this.#end) return
     this.control(Frame.goaway, 0, encodeReason(reason))
     if (this.#end) return
-    if (this.#waiting.length === 0 && this.#gathered > 0) this.#seal()
+    while (this.#waiting.length > 0) this.#sendWaiting()
+    if (this.#gathered > 0) this.#seal()
     this.#finish(reason)
   }
 
@@ -409,6 +419,13 @@ export class MainConnection implements ReaderOwner {
 
   readonly #onHello = (type: number, _id: number, payload: Buffer): void => {
     const greeting = this.#greeting
+    if (type === Frame.goaway && this.role === 'dialler') {
+      // The acceptor did not like our hello.
+      this.#finish(
+        decodeReason(payload, new ProxyError('PROXY_ERR_CLOSED', 'the other side closed the main connection')),
+      )
+      return
+    }
     if (type !== Frame.hello || !greeting) throw new ProxyError('PROXY_ERR_FRAME', 'the first record is one hello')
     const { expected, label, key, signature } = decodeHello(payload)
     if (expected !== 0)
@@ -501,6 +518,7 @@ export class MainConnection implements ReaderOwner {
       )
     } else if (this.#silence >= this.#keepalive.idle) {
       this.#pinged = undefined
+      this.#measured = Number.NEGATIVE_INFINITY
       this.measure()
     }
   }
@@ -508,6 +526,8 @@ export class MainConnection implements ReaderOwner {
   // --- the end ---
 
   onClosed(error: ProxyError): void {
+    // Before both sides have proven themselves there is no session to lose.
+    if (this.#greeting) this.#finish(error, true)
     this.#finish(
       new ProxyError('PROXY_ERR_SESSION_LOST', `${LOST}: ${error.message}`, { cause: error, retryable: true }),
     )
@@ -516,7 +536,7 @@ export class MainConnection implements ReaderOwner {
   /** Both directions end in order, or after a while without it. */
   #leave(): void {
     const timer = setTimeout(() => this.#link.destroy(), LINGER)
-    this.#reader.onGone = () => clearTimeout(timer)
+    this.#reader.onGone(() => clearTimeout(timer))
     this.#link.end()
     this.#link.resume()
   }
@@ -533,6 +553,6 @@ export class MainConnection implements ReaderOwner {
     this.#greeting?.reject(reason)
     this.#handler?.onClosed(reason)
     this.#resolveClosed(reason)
-    diagnostics.mainClose.publish({ main: this, error: reason })
+    if (this.#opened) diagnostics.mainClose.publish({ main: this, error: reason })
   }
 }

@@ -4,7 +4,7 @@ import { ProxyError } from './errors.ts'
 import { decodeJson, decodeReason, encodeReason, Frame, plainText } from './frame.ts'
 import type { FrameHandler, MainConnection } from './main-connection.ts'
 import { SubConnection, type SubConnectionHost } from './sub-connection.ts'
-import { EARLY_WINDOW, ReceiveWindow, WindowPool } from './window.ts'
+import { EARLY_WINDOW, ReceiveWindow, type WindowBudget, WindowPool } from './window.ts'
 
 /** Where an open shall lead: to a listener that the receiver has asked for, or to an endpoint. */
 export interface OpenRequest {
@@ -37,7 +37,7 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
   readonly #subs = new Map<number, SubConnection>()
   /** First in, first out: a Set keeps the order, and nobody stands in it twice. */
   readonly #ready = new Set<SubConnection>()
-  readonly #pool = new WindowPool()
+  readonly #pool: WindowPool
   /** Opens of ours that the peer has not answered, and those who wait for a place among them. */
   readonly #unanswered = new Set<SubConnection>()
   readonly #queue: (() => void)[] = []
@@ -46,8 +46,9 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
   #tokens = OPENS_PER_SECOND
   #tokensAt = 0
 
-  constructor(main: MainConnection, handler: MultiplexerHandler) {
+  constructor(main: MainConnection, handler: MultiplexerHandler, budget?: WindowBudget) {
     this.#main = main
+    this.#pool = new WindowPool(budget)
     this.#handler = handler
     this.#lastId = main.role === 'dialler' ? -1 : 0
   }
@@ -58,6 +59,10 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
 
   get rtt(): number | undefined {
     return this.#main.rtt
+  }
+
+  get congested(): boolean {
+    return this.#main.congested
   }
 
   [Symbol.iterator](): IterableIterator<SubConnection> {
@@ -241,6 +246,8 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     const payload = Buffer.allocUnsafe(4)
     payload.writeUInt32BE(credit, 0)
     this.#main.control(Frame.credit, sub.id, payload)
+    // Windows grow by the round trip time: keep it fresh while much is received.
+    this.#main.measure()
   }
 
   queue(sub: SubConnection): void {

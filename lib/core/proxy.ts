@@ -1,4 +1,4 @@
-import { EventEmitter, once } from 'node:events'
+import { EventEmitter, once, setMaxListeners } from 'node:events'
 import { diagnostics } from './diagnostics.ts'
 import { type Abortable, type DomainPlugin, Domains, type Listener } from './domain.ts'
 import { checkEndpoint, type Endpoint, formatEndpoint, type Mapping } from './endpoint.ts'
@@ -11,6 +11,7 @@ import type { MainConnection } from './main-connection.ts'
 import { Multiplexer, type OpenRequest } from './multiplexer.ts'
 import { allowAll, type Policy } from './policy.ts'
 import type { SubConnection } from './sub-connection.ts'
+import type { WindowBudget } from './window.ts'
 
 /** `resuming` is the state between two links. */
 export type State = 'connected' | 'resuming' | 'draining' | 'closed'
@@ -20,6 +21,8 @@ export interface ProxyOptions {
   domains?: readonly DomainPlugin[]
   /** Asked before everything that the peer requests. Default: all is allowed. */
   policy?: Policy
+  /** Shared by Proxies that shall not together hold more than it allows. Default: each has its own bounds only. */
+  budget?: WindowBudget | undefined
 }
 
 /** Listeners that one peer may have here. */
@@ -34,11 +37,11 @@ const NEXT: Record<State, readonly State[]> = {
 /**
  * One end of a main connection. There is no client and no server variant: either end listens, the other forwards.
  *
- * Events: `state` (the new one), `open` (a sub-connection has connected), `refused` (an open, a dial or a listen that
- * either side did not allow or could not do).
+ * Events: `state` (the new one), `open` (a sub-connection has connected), `listening` (the peer has a listener here now),
+ * `refused` (an open, a dial or a listen that either side did not allow or could not do).
  */
 export class Proxy
-  extends EventEmitter<{ state: [State]; open: [SubConnection]; refused: [ProxyError] }>
+  extends EventEmitter<{ state: [State]; open: [SubConnection]; listening: [Endpoint]; refused: [ProxyError] }>
   implements AsyncDisposable
 {
   readonly main: MainConnection
@@ -58,13 +61,15 @@ export class Proxy
 
   constructor(main: MainConnection, options: ProxyOptions = {}) {
     super()
+    setMaxListeners(0, this.#ended.signal)
     this.main = main
     this.#domains = new Domains(options.domains ?? [], options.policy ?? allowAll)
-    this.#mux = new Multiplexer(main, {
-      onOpen: (sub, request) => this.#onOpen(sub, request),
-      onListenFrame: (type, id, payload) => this.#onListenFrame(type, id, payload),
-      onClosed: (error) => this.#onClosed(error),
-    })
+    const handler = {
+      onOpen: (sub: SubConnection, request: OpenRequest) => this.#onOpen(sub, request),
+      onListenFrame: (type: number, id: number, payload: Buffer) => this.#onListenFrame(type, id, payload),
+      onClosed: (error: ProxyError) => this.#onClosed(error),
+    }
+    this.#mux = new Multiplexer(main, handler, options.budget)
     this.closed = main.closed.then(() => {})
     main.attach(this.#mux)
   }
@@ -109,23 +114,17 @@ export class Proxy
   /** The peer dials. Resolves when the far side has connected; rejects with the reason why not. */
   async dial(to: Endpoint, options: Abortable = {}): Promise<SubConnection> {
     const sub = await this.open({ to }, options)
-    if (sub.connecting) await once(sub, 'connect', options.signal ? { signal: options.signal } : {})
+    if (sub.connecting) await once(sub, 'connect')
     return sub
   }
 
   /** Like `dial`, but resolves at once: what is written early travels with the request. */
   async open(request: { to: Endpoint; from?: string | undefined }, options: Abortable = {}): Promise<SubConnection> {
     this.#assertOpen()
-    options.signal?.throwIfAborted()
+    assertNotAborted(options.signal)
     const sub = await this.#mux.open({ to: request.to, from: request.from })
-    if (options.signal?.aborted) {
-      sub.destroy()
-      options.signal.throwIfAborted()
-    }
-    const abort = (): void => void sub.destroy(new ProxyError('PROXY_ERR_ABORTED', 'the dial was given up'))
-    options.signal?.addEventListener('abort', abort)
-    sub.once('connect', () => options.signal?.removeEventListener('abort', abort))
-    sub.once('close', () => options.signal?.removeEventListener('abort', abort))
+    if (options.signal) giveUpOn(options.signal, sub)
+    assertNotAborted(options.signal)
     this.#watch(sub, request.to)
     return sub
   }
@@ -236,7 +235,7 @@ export class Proxy
       await listener.close()
     }
     if (signal?.aborted || ended.aborted) await close()
-    signal?.throwIfAborted()
+    assertNotAborted(signal)
     this.#assertOpen()
     signal?.addEventListener('abort', close)
     return { bound: listener.bound, close, [Symbol.asyncDispose]: close }
@@ -248,7 +247,7 @@ export class Proxy
     onOpen: (sub: SubConnection) => Promise<void>,
   ): Promise<PeerListener> {
     this.#assertOpen()
-    options.signal?.throwIfAborted()
+    assertNotAborted(options.signal)
     const id = ++this.#lastListener
     const listener = new PeerListener(onOpen, () => {
       this.#atPeer.delete(id)
@@ -307,6 +306,7 @@ export class Proxy
     this.#listen(at, true, entry.abort.signal, (_to, from) => this.#mux.open({ listener: id, from })).then(
       (listener) => {
         entry.listener = listener
+        this.emit('listening', listener.bound)
         this.main.control(Frame.listening, id, Buffer.from(JSON.stringify({ bound: listener.bound })))
       },
       (error) => {
@@ -349,4 +349,22 @@ export class Proxy
     this.#atPeer.clear()
     this.#forPeer.clear()
   }
+}
+
+function aborted(signal: AbortSignal): ProxyError {
+  return new ProxyError('PROXY_ERR_ABORTED', 'given up by the caller', { cause: signal.reason })
+}
+
+function assertNotAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw aborted(signal)
+}
+
+/** Gives a dial up when `signal` fires before it is answered. */
+function giveUpOn(signal: AbortSignal, sub: SubConnection): void {
+  const abort = (): void => void sub.destroy(aborted(signal))
+  if (signal.aborted) abort()
+  const settle = (): void => signal.removeEventListener('abort', abort)
+  signal.addEventListener('abort', abort)
+  sub.once('connect', settle)
+  sub.once('close', settle)
 }

@@ -23,7 +23,15 @@ export interface SubConnectionHost {
   queue(sub: SubConnection): void
   /** Nothing will be sent or received any more. */
   ended(sub: SubConnection): void
+  /** Nothing can be sent at the moment. */
+  readonly congested: boolean
   readonly rtt: number | undefined
+}
+
+/** What a joined sub-connection writes to; the writing half of a link. */
+export interface Downstream {
+  readonly pending: number
+  write(chunks: readonly Uint8Array[]): void
 }
 
 export interface SubConnectionOptions {
@@ -52,10 +60,11 @@ export class SubConnection extends Duplex {
   #credit: number
   #chunk: Uint8Array | undefined
   #written: ((error?: Error | null) => void) | undefined
+  #writable: (() => void) | undefined
   #connecting = true
   #sent: 'nothing' | 'fin' | 'reset' = 'nothing'
   #got: 'nothing' | 'fin' | 'reset' = 'nothing'
-  #downstream: { readonly pending: number } | undefined
+  #downstream: Downstream | undefined
   #settled = false
   #bytesIn = 0
   #bytesOut = 0
@@ -101,15 +110,33 @@ export class SubConnection extends Duplex {
     return this.#transmit(bytes)
   }
 
-  /** Credit is withheld for what `downstream` has not written yet. */
-  joined(downstream: { readonly pending: number }): void {
+  /**
+   * Whether more could be sent right now. If not, `callback` runs once when it can: a reader that waits for that instead
+   * of reading on saves a copy.
+   */
+  canWrite(callback: () => void): boolean {
+    if (this.#credit > 0 && !this.#host.congested) return true
+    this.#writable = callback
+    if (this.#credit > 0) this.#host.queue(this)
+    return false
+  }
+
+  /**
+   * From here on what comes is written to `downstream`, past the readable side: for bulk and for many small pieces that
+   * is worth it. Credit is withheld for what `downstream` has not written yet.
+   */
+  joined(downstream: Downstream): void {
+    // What came early is read first, in this very turn.
+    for (let chunk = this.read(); chunk !== null; chunk = this.read()) downstream.write([chunk])
     this.#downstream = downstream
+    if (this.#got === 'fin') this.resume()
+    this.release()
   }
 
   /** Looks whether bytes were written on since, and lets the peer send as many. */
   release(): void {
     if (this.#got !== 'nothing' || this.#sent === 'reset') return
-    const held = this.readableLength + (this.#downstream?.pending ?? 0)
+    const held = this.#downstream ? this.#downstream.pending : this.readableLength
     const credit = this.#receive.release(held, this.#host.rtt)
     if (credit > 0) this.#host.sendCredit(this, credit)
   }
@@ -119,7 +146,12 @@ export class SubConnection extends Duplex {
   /** Sends up to `turn` bytes of what waits. Answers whether more waits that could go. */
   onWritable(turn: number): boolean {
     const chunk = this.#chunk
-    if (!chunk) return false
+    if (!chunk) {
+      const writable = this.#writable
+      this.#writable = undefined
+      writable?.()
+      return false
+    }
     const sent = this.#transmit(chunk.length > turn ? chunk.subarray(0, turn) : chunk)
     if (sent < chunk.length) {
       this.#chunk = chunk.subarray(sent)
@@ -137,13 +169,14 @@ export class SubConnection extends Duplex {
     if (!this.#connecting) throw new ProxyError('PROXY_ERR_FRAME', 'a sub-connection is opened once')
     this.#credit = -this.#bytesOut
     this.onCredit(credit)
-    this.#connected()
+    // Given up meanwhile: it is answered, and will be reset.
+    if (!this.destroyed) this.#connected()
   }
 
   onCredit(credit: number): void {
     this.#credit += credit
     if (this.#credit > Number.MAX_SAFE_INTEGER) throw new ProxyError('PROXY_ERR_FRAME', 'credit beyond all bounds')
-    if (this.#chunk && this.#credit > 0 && !this.destroyed) this.#host.queue(this)
+    if ((this.#chunk || this.#writable) && this.#credit > 0 && !this.destroyed) this.#host.queue(this)
   }
 
   /** This side has connected what the peer asked for. */
@@ -165,7 +198,9 @@ export class SubConnection extends Duplex {
     }
     if (this.destroyed || payload.length === 0) return
     this.#bytesIn += payload.length
-    this.push(payload.length * PINNED < payload.buffer.byteLength ? Buffer.from(payload) : payload)
+    const chunk = payload.length * PINNED < payload.buffer.byteLength ? Buffer.from(payload) : payload
+    if (this.#downstream) this.#downstream.write([chunk])
+    else this.push(chunk)
     this.release()
   }
 
@@ -173,16 +208,15 @@ export class SubConnection extends Duplex {
     if (this.#got !== 'nothing') throw new ProxyError('PROXY_ERR_DATA_AFTER_FIN', `a second fin for ${this.id}`)
     this.#got = 'fin'
     if (!this.destroyed) this.push(null)
+    if (this.#downstream) this.resume()
     this.#settle()
   }
 
   onReset(reason: ProxyError): void {
     if (this.#got === 'reset') throw new ProxyError('PROXY_ERR_DATA_AFTER_FIN', `a second reset for ${this.id}`)
     this.#got = 'reset'
-    if (this.#sent === 'nothing') {
-      this.#sent = 'reset'
-      this.#host.sendReset(this, undefined)
-    }
+    if (this.#sent === 'nothing') this.#host.sendReset(this, undefined)
+    this.#sent = 'reset'
     this.destroy(reason)
     this.#settle()
   }
@@ -197,8 +231,13 @@ export class SubConnection extends Duplex {
 
   // --- Duplex ---
 
-  override _read(): void {
-    this.release()
+  override _read(): void {}
+
+  /** All that is consumed passes here, but for what is handed on as it comes. */
+  override read(size?: number): Buffer | null {
+    const chunk: Buffer | null = super.read(size)
+    if (chunk !== null) this.release()
+    return chunk
   }
 
   override _write(chunk: Uint8Array, _encoding: string, callback: (error?: Error | null) => void): void {

@@ -12,27 +12,64 @@ const FIRST_WINDOWS = 4 * 1024 * 1024
 /** A window never grows to cover less than this many ms: below it the turns of the event loop are the distance. */
 const SHORTEST_TRIP = 1
 
-export class WindowPool {
+/** What the windows of many sessions together may take above their floors. A server has one for all its nodes. */
+export class WindowBudget {
+  readonly #bytes: number
   #used = 0
 
+  constructor(bytes: number = Number.POSITIVE_INFINITY) {
+    this.#bytes = bytes
+  }
+
   get free(): number {
-    return POOL - this.#used
+    return this.#bytes - this.#used
+  }
+
+  use(bytes: number): void {
+    this.#used += bytes
+  }
+}
+
+/** What all sub-connections of a session may have sent early, beyond windows that turned out smaller. */
+const EARLY_POOL = 1024 * EARLY_WINDOW
+
+export class WindowPool {
+  readonly #budget: WindowBudget
+  #used = 0
+  /** Bytes that came beyond windows, because they were sent before their windows were known. */
+  early = 0
+
+  constructor(budget: WindowBudget = new WindowBudget()) {
+    this.#budget = budget
+  }
+
+  /** What windows may still take above their floors: here, and in the budget of all. */
+  get free(): number {
+    return Math.max(0, Math.min(POOL - this.#used, this.#budget.free))
   }
 
   /** The window of a new sub-connection when `count` others are there. */
   first(count: number): number {
     const share = Math.floor(FIRST_WINDOWS / (count + 1))
-    return this.take(Math.max(WINDOW_FLOOR, Math.min(FIRST_WINDOW, share, this.free / 2)))
+    const window = Math.max(WINDOW_FLOOR, Math.floor(Math.min(FIRST_WINDOW, share, this.free / 2)))
+    this.#use(window - WINDOW_FLOOR)
+    return window
   }
 
-  take(window: number): number {
-    const whole = Math.floor(window)
-    this.#used += whole - WINDOW_FLOOR
-    return whole
+  /** How much a window of `size` grows: it doubles, but not beyond half of what would be free without it. */
+  grow(size: number): number {
+    const more = Math.max(0, Math.floor(Math.min(size, (this.free - (size - WINDOW_FLOOR)) / 2)))
+    this.#use(more)
+    return more
   }
 
   give(window: number): void {
-    this.#used -= window - WINDOW_FLOOR
+    this.#use(WINDOW_FLOOR - window)
+  }
+
+  #use(bytes: number): void {
+    this.#used += bytes
+    this.#budget.use(bytes)
   }
 }
 
@@ -44,6 +81,7 @@ export class ReceiveWindow {
   #received = 0
   #since = 0
   #mark = 0
+  #beyond = 0
 
   /** What the peer was allowed before it heard of a window: it may have been used by then. */
   readonly #early: number
@@ -66,7 +104,15 @@ export class ReceiveWindow {
   /** Counts bytes that came. Answers false if they are more than was granted. */
   accept(length: number): boolean {
     this.#received += length
-    return this.#received <= Math.max(this.#granted, this.#early)
+    if (this.#received <= this.#granted && this.#beyond === 0) return true
+    this.#account()
+    return this.#received <= Math.max(this.#granted, this.#early) && this.#pool.early <= EARLY_POOL
+  }
+
+  #account(): void {
+    const beyond = Math.max(0, this.#received - this.#granted)
+    this.#pool.early += beyond - this.#beyond
+    this.#beyond = beyond
   }
 
   /**
@@ -79,24 +125,19 @@ export class ReceiveWindow {
     if (due < Math.min(this.#size / 2, FIRST_WINDOW)) return 0
     if (consumed - this.#mark >= this.#size) {
       const now = performance.now()
-      if (now - this.#since < 2 * Math.max(rtt ?? 0, SHORTEST_TRIP)) this.#grow()
+      if (now - this.#since < 2 * Math.max(rtt ?? 0, SHORTEST_TRIP)) this.#size += this.#pool.grow(this.#size)
       this.#since = now
       this.#mark = consumed
     }
     const credit = consumed + this.#size - this.#granted
     this.#granted += credit
+    if (this.#beyond > 0) this.#account()
     return credit
-  }
-
-  #grow(): void {
-    // Never beyond half of what is free, so that one slow reader cannot take the pool.
-    const more = Math.floor(Math.min(this.#size, this.#pool.free / 2))
-    if (more <= 0) return
-    this.#pool.give(this.#size)
-    this.#size = this.#pool.take(this.#size + more)
   }
 
   dispose(): void {
     this.#pool.give(this.#size)
+    this.#pool.early -= this.#beyond
+    this.#beyond = 0
   }
 }
