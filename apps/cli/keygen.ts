@@ -5,7 +5,7 @@ import { stateFolder } from '../common/identity.ts'
 
 const keygen: Runnable = command({
   usage: 'symport keygen [flags]',
-  summary: "Makes the server's key and secret, keeps them in the state folder and prints the secret.",
+  summary: 'Makes a secret for the server, and its key if there is none, keeps them and prints the secret.',
   flags: [
     { name: 'state', kind: 'string', value: 'DIR', help: "The server's state folder." },
     {

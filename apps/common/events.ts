@@ -42,6 +42,9 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
       case 'listener-ready':
         log.info({ listen: formatEndpoint(event.bound), ...about(event) }, 'listener ready')
         break
+      case 'listening-for':
+        log.info({ listen: formatEndpoint(event.bound), [peer]: event.peer.id }, `listener ready for the ${peer}`)
+        break
       case 'listener-failed':
         log.error(
           { listen: formatEndpoint(event.spec.Listen), ...about(event), code: event.reason.code },

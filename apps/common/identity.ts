@@ -25,8 +25,11 @@ export function nodeCommand(host: string, port: number, secret: string): string 
   return `symport node --host ${reachableHost(host)} --port ${port} --uuid ${secret}`
 }
 
-/** A file of secrets that others could read is private from now on; whoever read it before still knows. */
+/** What others could read is private from now on; whoever read it before still knows it. */
 export function warnExposed(log: Logger, path: string, exposed: boolean): void {
   if (exposed)
-    log.warn({ path }, 'other users could read this file until now: "symport keygen --force" makes a new secret')
+    log.warn(
+      { path },
+      'other users could read secrets in this folder until now: doc/security.md tells how to replace them',
+    )
 }

@@ -21,6 +21,8 @@ export type HubEvent =
   | { readonly type: 'retrying'; readonly reason: ProxyError; readonly delay: number }
   /** `at`: here, or the peer that listens. */
   | { readonly type: 'listener-ready'; readonly spec: Spec; readonly bound: Endpoint; readonly at: Connected | 'here' }
+  /** A peer has a listener here now. */
+  | { readonly type: 'listening-for'; readonly peer: Connected; readonly bound: Endpoint }
   | {
       readonly type: 'listener-failed'
       readonly spec: Spec

@@ -39,8 +39,13 @@ export class Pool {
 
   /** The peer for a new connection, of those called `id` if one is named. */
   pick(id?: string): Connected | undefined {
-    const able = [...this.#peers].filter((peer) => peer.proxy.state === 'connected' && (!id || peer.id === id))
-    return able[this.#balance ? this.#turn++ % Math.max(1, able.length) : 0]
+    const able: Connected[] = []
+    for (const peer of this.#peers) {
+      if (peer.proxy.state !== 'connected' || (id && peer.id !== id)) continue
+      if (!this.#balance) return peer
+      able.push(peer)
+    }
+    return able[this.#turn++ % Math.max(1, able.length)]
   }
 
   /** Like `pick`, with some patience: a peer that lost its connection is back soon. */

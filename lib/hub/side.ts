@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import {
   type DomainPlugin,
   diagnostics,
@@ -6,11 +7,15 @@ import {
   type Policy,
   Proxy,
   type ProxyError,
+  WindowBudget,
 } from '../core/index.ts'
 import type { Spec } from '../domains/spec.ts'
 import type { Connected, OnEvent } from './events.ts'
 import { listenAtPeer, listenHere } from './mappings.ts'
 import { Pool } from './pool.ts'
+
+/** What the windows of all peers together may hold above their floors. */
+const BUDGET = 512 * 1024 * 1024
 
 export interface SideOptions {
   domains: readonly DomainPlugin[]
@@ -32,10 +37,12 @@ export class Side {
   readonly onEvent: OnEvent
   readonly #options: SideOptions
   readonly #listeners: Listener[] = []
+  readonly #budget = new WindowBudget(BUDGET)
   readonly #stop = new AbortController()
 
   constructor(options: SideOptions) {
     this.#options = options
+    setMaxListeners(0, this.#stop.signal)
     this.pool = new Pool(options)
     this.onEvent = options.onEvent ?? (() => {})
     diagnostics.refused.subscribe(this.#onRefused)
@@ -55,8 +62,9 @@ export class Side {
 
   /** Puts a Proxy on a new main connection. `id` is what the peer is called here. */
   add(main: MainConnection, id: string): Connected {
-    const proxy = new Proxy(main, this.#options)
+    const proxy = new Proxy(main, { ...this.#options, budget: this.#budget })
     const peer: Connected = { proxy, id, remote: main.remote }
+    proxy.on('listening', (bound) => this.onEvent({ type: 'listening-for', peer, bound }))
     const standby = this.pool.add(peer)
     this.onEvent({ type: 'connected', peer, standby })
     void main.closed.then((reason) => {

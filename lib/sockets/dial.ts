@@ -9,7 +9,9 @@ export interface DialSocketOptions {
   timeout: number
   /** What is dialled, for people. */
   name: string
-  readBuffer: ReadBuffer
+  /** What to look at if there is no answer. */
+  advice?: string | undefined
+  readBuffer?: ReadBuffer
 }
 
 /** Connects a socket; resolves when it is connected, rejects with PROXY_ERR_DIAL_FAILED in plain words. */
@@ -21,7 +23,7 @@ export async function dialSocket(options: NetConnectOpts, dial: DialSocketOption
     socket.destroy(new ProxyError('PROXY_ERR_ABORTED', 'the dial was given up'))
   }
   const timer = setTimeout(() => {
-    socket.destroy(new ProxyError('PROXY_ERR_DIAL_FAILED', `no answer from ${dial.name} in time`, { retryable: true }))
+    socket.destroy(Object.assign(new Error('timed out'), { code: 'ETIMEDOUT' }))
   }, dial.timeout)
   dial.signal?.addEventListener('abort', giveUp)
   try {
@@ -29,7 +31,7 @@ export async function dialSocket(options: NetConnectOpts, dial: DialSocketOption
     return link
   } catch (error) {
     socket.destroy()
-    throw dialError(error, dial.name)
+    throw dialError(error, dial.name, dial.advice)
   } finally {
     clearTimeout(timer)
     dial.signal?.removeEventListener('abort', giveUp)
@@ -49,8 +51,15 @@ const DIAL_ERRORS: Record<string, (name: string) => string> = {
   EMFILE: () => 'too many open files (see ulimit -n)',
 }
 
-export function dialError(error: unknown, name: string): ProxyError {
+export function dialError(error: unknown, name: string, advice?: string): ProxyError {
   const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
-  const text = DIAL_ERRORS[code]?.(name)
-  return ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED', text)
+  const why = DIAL_ERRORS[code]?.(name)
+  const text = why && advice && code === 'ETIMEDOUT' ? `${why}: ${advice}` : why
+  if (error instanceof ProxyError) return error
+  const message = text ?? (error instanceof Error ? error.message : String(error))
+  // Whatever stands in the table may be over in a moment, but for a path that nobody may use.
+  return new ProxyError('PROXY_ERR_DIAL_FAILED', message, {
+    cause: error,
+    retryable: why !== undefined && code !== 'EACCES',
+  })
 }

@@ -41,7 +41,8 @@ function listenError(error: NodeJS.ErrnoException & { port?: number }, name: str
   const port = error.port ?? 0
   let why = LISTEN_ERRORS[error.code ?? ''] ?? error.message
   if (error.code === 'EACCES') {
-    why = port > 0 && port < 1024 ? `ports below 1024 need root (try port ${8000 + port})` : 'permission denied'
+    // 925 becomes 8925, and 80 becomes 8080.
+    why = port > 0 && port < 1024 ? `ports below 1024 need root: try --port ${8000 + port}` : 'permission denied'
   }
   return new ProxyError('PROXY_ERR_LISTEN_FAILED', `cannot listen on ${name}: ${why}`, { cause: error })
 }

@@ -1,11 +1,11 @@
 import { type NetConnectOpts, Socket } from 'node:net'
 import { type Link, type LinkSink, linkFrom } from '../core/index.ts'
 
-/** Bytes that one read may bring where the reader brings no buffer of its own. */
+/** Bytes that one read may bring. */
 const READ_SIZE = 262_144
 const FIRST_READ = 4096
 
-/** The one buffer of all links whose readers bring none: a read has been used before the next one begins. */
+/** One buffer for all links whose readers use what came before the next read begins, and keep nothing in place. */
 export class ReadBuffer {
   #bytes: Uint8Array | undefined
 
@@ -17,12 +17,12 @@ export class ReadBuffer {
 
 /** What `net.Socket` calls when bytes came; see `onread` in Node's documentation of `net`. */
 interface OnRead {
-  buffer(): Uint8Array
+  buffer: Uint8Array | (() => Uint8Array)
   callback(bytes: number, buffer: Uint8Array): boolean
 }
 
 /** Starts to connect. The socket emits `connect` or `error`; reading waits for `start`. */
-export function connectLink(options: NetConnectOpts, readBuffer: ReadBuffer): SocketLink {
+export function connectLink(options: NetConnectOpts, readBuffer?: ReadBuffer): SocketLink {
   return new SocketLink(readBuffer, (onread) => {
     const settings: object = { allowHalfOpen: true, writableHighWaterMark: 0, onread, ...options }
     const socket = new Socket(settings)
@@ -36,7 +36,7 @@ export function connectLink(options: NetConnectOpts, readBuffer: ReadBuffer): So
  * know no `onread`, so the connection moves to one that does. Where Node.js does not have it that way, the socket is
  * used as it is: slower, and right all the same.
  */
-export function acceptLink(accepted: Socket, readBuffer: ReadBuffer): Link {
+export function acceptLink(accepted: Socket, readBuffer?: ReadBuffer): Link {
   const { _handle: handle, _server: server } = accepted as Socket & { _handle?: unknown; _server?: unknown }
   if (!handle || !server) return linkFrom(accepted, remoteOf(accepted))
   return new SocketLink(readBuffer, (onread) => {
@@ -59,16 +59,16 @@ function remoteOf(socket: Socket): string | undefined {
 export class SocketLink implements Link {
   readonly socket: Socket
   readonly remote: string | undefined
-  readonly #readBuffer: ReadBuffer
   #sink: LinkSink | undefined
   #waiting = false
   #paused = true
   #error: Error | undefined
 
-  constructor(readBuffer: ReadBuffer, create: (onread: OnRead) => Socket) {
-    this.#readBuffer = readBuffer
+  /** With a `readBuffer` all reads land there; without one, where the sink says. */
+  constructor(readBuffer: ReadBuffer | undefined, create: (onread: OnRead) => Socket) {
     this.socket = create({
-      buffer: () => this.#buffer(),
+      // Node.js asks before there is a sink: then for a small one, because what lands there has to be moved.
+      buffer: readBuffer?.bytes ?? (() => this.#sink?.buffer?.() ?? Buffer.allocUnsafe(FIRST_READ)),
       callback: (bytes, buffer) => {
         const more = this.#sink?.received(buffer.subarray(0, bytes)) ?? false
         this.#paused = !more
@@ -79,12 +79,6 @@ export class SocketLink implements Link {
     this.socket.on('error', (error) => {
       this.#error = error
     })
-  }
-
-  #buffer(): Uint8Array {
-    const { bytes } = this.#readBuffer
-    // Node.js asks before there is a sink: then for a small one, because what lands there may have to be moved.
-    return this.#sink ? (this.#sink.buffer?.() ?? bytes) : bytes.subarray(0, FIRST_READ)
   }
 
   get pending(): number {

@@ -2,7 +2,7 @@ import type { AddressInfo } from 'node:net'
 import type { Abortable, Link } from '../core/index.ts'
 import { dialSocket } from '../sockets/dial.ts'
 import { listen, unlisten } from '../sockets/listen.ts'
-import { acceptLink, ReadBuffer } from '../sockets/socket-link.ts'
+import { acceptLink } from '../sockets/socket-link.ts'
 import type { LinkListener } from './transport.ts'
 
 export interface TcpAddress {
@@ -17,15 +17,15 @@ const shown = ({ host, port }: TcpAddress): string => (host.includes(':') ? `[${
 export async function dialTcp(to: TcpAddress, options: Abortable & { timeout?: number } = {}): Promise<Link> {
   const { signal, timeout = 10_000 } = options
   const name = shown(to)
-  const dial = { signal, timeout, name, readBuffer: new ReadBuffer() }
+  const advice = `is TCP ${to.port} open in the firewall?`
+  const dial = { signal, timeout, name, advice }
   return await dialSocket({ ...to, noDelay: true, autoSelectFamily: true, ...KEEPALIVE }, dial)
 }
 
 /** `host` empty: all interfaces. Port 0: any free one. */
 export async function listenTcp(at: TcpAddress, onLink: (link: Link) => void): Promise<LinkListener> {
-  const readBuffer = new ReadBuffer()
   const where = at.host === '' ? { port: at.port } : at
-  const server = await listen(where, shown(at), (socket) => onLink(acceptLink(socket, readBuffer)))
+  const server = await listen(where, shown(at), (socket) => onLink(acceptLink(socket)))
   const address = server.address() as AddressInfo
   return { address: shown({ host: address.address, port: address.port }), close: () => unlisten(server) }
 }

@@ -1,19 +1,18 @@
 import type { Abortable, Link } from '../core/index.ts'
 import { dialSocket } from '../sockets/dial.ts'
 import { listen, unlisten } from '../sockets/listen.ts'
-import { acceptLink, ReadBuffer } from '../sockets/socket-link.ts'
+import { acceptLink } from '../sockets/socket-link.ts'
 import { removeStale } from '../sockets/stale.ts'
 import type { LinkListener } from './transport.ts'
 
 /** Links over a Unix socket. */
 export async function dialUnix(path: string, options: Abortable & { timeout?: number } = {}): Promise<Link> {
   const { signal, timeout = 10_000 } = options
-  return await dialSocket({ path }, { signal, timeout, name: path, readBuffer: new ReadBuffer() })
+  return await dialSocket({ path }, { signal, timeout, name: path })
 }
 
 export async function listenUnix(path: string, onLink: (link: Link) => void): Promise<LinkListener> {
-  const readBuffer = new ReadBuffer()
   await removeStale(path)
-  const server = await listen({ path }, path, (socket) => onLink(acceptLink(socket, readBuffer)))
+  const server = await listen({ path }, path, (socket) => onLink(acceptLink(socket)))
   return { address: path, close: () => unlisten(server) }
 }

@@ -5,7 +5,7 @@ module.exports = function start(args) {
   var major = Number(version[0])
   var minor = Number(version[1])
   if (major < 20 || (major === 20 && minor < 19)) {
-    console.error('symport: Node.js ' + process.versions.node + ' is too old: 20.19 or later is needed')
+    console.error(`symport: Node.js ${process.versions.node} is too old: 20.19 or later is needed`)
     process.exit(2)
   }
   require('v8').setFlagsFromString('--max-semi-space-size=64')
@@ -17,7 +17,7 @@ module.exports = function start(args) {
       },
       (error) => {
         console.error(
-          'symport: ' + (error.code === 'ERR_MODULE_NOT_FOUND' ? 'not built: run "npm run build"' : error.stack),
+          `symport: ${error.code === 'ERR_MODULE_NOT_FOUND' ? 'not built: run "npm run build"' : error.stack}`,
         )
         process.exitCode = 1
       },
