@@ -24,7 +24,7 @@ function run(title, args) {
 const lock = readFileSync('package-lock.json', 'utf8')
 const stamp = 'node_modules/.symport-lock'
 if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) {
-  run('installing the packages of package-lock.json', ['npm', 'ci', '--ignore-scripts', '--no-audit', '--no-fund'])
+  run('installing the packages of package-lock.json', ['npm', 'ci', '--ignore-scripts', '--loglevel=error'])
   writeFileSync(stamp, lock)
 }
 run('building', [process.execPath, 'node_modules/typescript/bin/tsc', '-p', '.'])
