@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { parseWrk } from './load/wrk.ts'
+import { parseOptions, UsageError } from './options.ts'
+import { atLeast, Series, under } from './part.ts'
+import { PARTS } from './parts/index.ts'
+import { median, medianRatio, percentile } from './statistics.ts'
+import { formatTable } from './table.ts'
+
+const WRK_REPORT = `Running 3s test @ http://127.0.0.1:41234/
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.02ms    2.06ms  44.64ms   99.69%
+    Req/Sec    69.37k     1.06k   70.53k    85.71%
+  Latency Distribution
+     50%  827.00us
+     75%    0.91ms
+     90%    1.07ms
+     99%    1.20s
+  145000 requests in 2.10s, 21.30MB read
+Requests/sec:  69047.62
+Transfer/sec:     10.14MB
+`
+
+describe('bench', () => {
+  it('takes the middle value, and the mean of the middle two', () => {
+    assert.equal(median([3, 1, 2]), 2)
+    assert.equal(median([4, 1, 2, 3]), 2.5)
+    assert.equal(percentile([5, 1, 4, 2, 3], 0.99), 5)
+    assert.equal(percentile([5, 1, 4, 2, 3], 0.5), 3)
+  })
+
+  it('compares pair by pair before it takes the median', () => {
+    assert.equal(medianRatio([10, 2, 9], [5, 1, 3]), 2)
+    assert.ok(Number.isNaN(medianRatio([10], [])))
+  })
+
+  it('reads rates and latencies in each of the units that wrk prints', () => {
+    assert.deepEqual(parseWrk(WRK_REPORT), { requestsPerSecond: 69047.62, p50Ms: 0.827, p99Ms: 1200 })
+  })
+
+  it('takes no figure from a wrk run with errors', () => {
+    const errors = '  Socket errors: connect 0, read 12, write 0, timeout 0\n'
+    assert.throws(() => parseWrk(WRK_REPORT + errors), /Socket errors: connect 0, read 12/)
+  })
+
+  it('says whether a goal is met, and says neither without a reference', () => {
+    const series = new Series()
+    series.add('rate', 'symport', 30)
+    const goal = atLeast(2, 'x ssh')
+    const row = { what: 'rate', unit: '/s', against: 'ssh', goal } as const
+    assert.equal(series.ratioRow('rate', row).met, undefined)
+    series.add('rate', 'ssh', 10)
+    assert.equal(series.ratioRow('rate', row).met, true)
+    assert.equal(series.valueRow('rate', { what: 'rate', unit: '/s', goal: under(30, '/s') }).met, false)
+  })
+
+  it('prints what is missing as a dash, and colours only when asked', () => {
+    const series = new Series()
+    series.add('rate', 'symport', 1234.5)
+    const row = series.ratioRow('rate', { what: 'rate', unit: '/s', against: 'ssh', goal: atLeast(2, 'x ssh') })
+    const part = { id: 'P0', title: '', command: '', rounds: 1, rows: [row], series: {} }
+    const [head, line] = formatTable([part], false).split('\n')
+    assert.equal(head, 'part  what   symport  reference  ratio  goal        met')
+    assert.equal(line, 'P0    rate  1,235 /s          -      -  >= 2 x ssh  -')
+    assert.ok(formatTable([part], true).includes('\x1b[1m'))
+  })
+
+  it('runs the parts that are named, in their own order', () => {
+    const options = parseOptions(['p3', 'P1', '--rounds', '7'], PARTS)
+    assert.deepEqual(
+      options.parts.map(({ id }) => id),
+      ['P1', 'P3'],
+    )
+    assert.equal(options.rounds, 7)
+    assert.equal(parseOptions([], PARTS).parts.length, PARTS.length)
+  })
+
+  it('refuses a part, a flag and a number of rounds that do not exist', () => {
+    for (const args of [['P0'], ['--fast'], ['--rounds', '0'], ['--rounds', 'x'], ['--profile', 'P1']]) {
+      assert.throws(() => parseOptions(args, PARTS), UsageError)
+    }
+  })
+})

@@ -1,0 +1,32 @@
+import type { Bench } from './bench.ts'
+import { openSsh, sshMissing } from './tunnels/ssh.ts'
+import { openSymport, symportMissing } from './tunnels/symport.ts'
+
+export type TunnelName = 'symport' | 'ssh' | 'direct'
+
+/** A way to the targets, ready for use. */
+export interface Tunnel {
+  readonly name: TunnelName
+  /** Where to connect on 127.0.0.1 for each target, in the order the targets were given. */
+  readonly ports: readonly number[]
+  /** The process that accepts users, and the one that dials the targets. */
+  readonly pids: { readonly server: number; readonly node: number } | undefined
+  close(): Promise<void>
+}
+
+/** What keeps this tunnel from being measured here, or undefined. */
+export function tunnelMissing(name: TunnelName): string | undefined {
+  if (name === 'symport') return symportMissing()
+  if (name === 'ssh') return sshMissing()
+  return undefined
+}
+
+/**
+ * Opens a tunnel to ports of 127.0.0.1. Data goes the same way through all of them: symport's server and sshd hold
+ * the mapped ports, symport's node and ssh's client dial the targets.
+ */
+export async function openTunnel(name: TunnelName, bench: Bench, targets: readonly number[]): Promise<Tunnel> {
+  if (name === 'symport') return openSymport(bench, targets, bench.processes.folder())
+  if (name === 'ssh') return openSsh(bench.processes, targets)
+  return { name, ports: targets, pids: undefined, close: async () => {} }
+}
