@@ -7,7 +7,7 @@ import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { logEvents } from '../common/events.ts'
 import { createLog } from '../common/log.ts'
 import { createDomains } from '../common/options.ts'
-import { untilStopped } from '../common/until-stopped.ts'
+import { stopSignal, untilStopped } from '../common/until-stopped.ts'
 
 const PAGE = (served: number): string => `<!doctype html>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>symport</title>
@@ -43,6 +43,7 @@ const demo: Runnable = command({
   examples: ['symport demo'],
   async run(_values, positionals) {
     noPositionals(positionals)
+    const stop = stopSignal()
     let served = 0
     const web = createWeb((_request, response) => {
       response.setHeader('content-type', 'text/html; charset=utf-8')
@@ -93,7 +94,7 @@ const demo: Runnable = command({
           await Promise.all([node.drain(options), server.drain(options)])
         },
       },
-      { timeout: 1000, log },
+      { stop, timeout: 1000, log },
     )
   },
 })

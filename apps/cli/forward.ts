@@ -4,7 +4,7 @@ import { command, type Runnable } from '../common/command.ts'
 import { logEvents } from '../common/events.ts'
 import { createLog, LOG_FLAGS } from '../common/log.ts'
 import { createDomains, parseSpecs } from '../common/options.ts'
-import { untilStopped } from '../common/until-stopped.ts'
+import { stopSignal, untilStopped } from '../common/until-stopped.ts'
 
 const forwardCommand: Runnable = command({
   usage: 'symport forward [flags] SPEC...',
@@ -21,6 +21,7 @@ const forwardCommand: Runnable = command({
     const domains = createDomains()
     const specs = parseSpecs(positionals, domains)
     const log = await createLog(values)
+    const stop = stopSignal()
     const abort = new AbortController()
     const onEvent = logEvents(log, 'node', false)
     const listeners = await forward(specs, { domains, onEvent, signal: abort.signal })
@@ -29,7 +30,7 @@ const forwardCommand: Runnable = command({
       await Promise.all(listeners.map((listener) => listener.close()))
       abort.abort()
     }
-    const status = await untilStopped({ drain }, { timeout: 0, log })
+    const status = await untilStopped({ drain }, { stop, timeout: 0, log })
     // Connections that are open end with the process, as everybody expects of a forwarder.
     process.exit(status)
   },

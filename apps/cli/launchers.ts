@@ -13,7 +13,8 @@ const launchers: Runnable = command({
   flags: [],
   examples: ['symport launchers', 'symport launchers /opt/symport'],
   async run(_values, positionals) {
-    if (positionals.length > 1) throw new ProxyError('PROXY_ERR_USAGE', 'launchers takes one folder')
+    if (positionals.length > 1 || positionals[0] === '')
+      throw new ProxyError('PROXY_ERR_USAGE', 'launchers takes one folder')
     const folder = resolve(positionals[0] ?? DEFAULT_FOLDER)
     const onPath = (process.env.PATH ?? '').split(':').some((entry) => entry !== '' && resolve(entry) === folder)
     if (onPath) {

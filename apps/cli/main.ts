@@ -33,6 +33,8 @@ ${list.join('\n')}
 
 /** Runs a command line, without the program's name, and answers the exit status. */
 export async function main(argv: readonly string[]): Promise<number> {
+  // Whoever read our output may go away (`| head`): that is no error.
+  process.stdout.on('error', () => {})
   try {
     const [name, ...rest] = argv
     if (name === undefined || name === 'help' || name === '--help' || name === '-h') {

@@ -3,8 +3,7 @@ import { readSecret } from '../../lib/store/secrets.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { toPort } from '../common/flags.ts'
 import { nodeCommand, stateFolder } from '../common/identity.ts'
-import { DEFAULT_PORT } from '../common/options.ts'
-import { parsePlace } from '../common/transports.ts'
+import { DEFAULT_PORT, parsePlace } from '../common/transports.ts'
 
 const uuid: Runnable = command({
   usage: 'symport uuid [flags]',
@@ -22,7 +21,7 @@ const uuid: Runnable = command({
   examples: ['symport uuid --host server.example.com'],
   async run(values, positionals) {
     noPositionals(positionals)
-    const port = values.port === undefined ? DEFAULT_PORT : toPort(values.port, 'port')
+    const port = values.port === undefined ? undefined : toPort(values.port, 'port')
     const place = parsePlace(values.host ?? '0.0.0.0', '--host', { port, listening: true })
     const state = stateFolder(values.state)
     const kept = await readSecret(state)
@@ -32,7 +31,7 @@ const uuid: Runnable = command({
         `there is no secret in ${state.path}: start "symport server" once, or "symport keygen"`,
       )
     }
-    process.stdout.write(`${nodeCommand(place.host, place.port ?? port, kept.secret)}\n`)
+    process.stdout.write(`${nodeCommand(place.host, place.port ?? DEFAULT_PORT, kept.secret)}\n`)
     return 0
   },
 })

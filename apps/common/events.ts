@@ -4,6 +4,7 @@ import type { Logger } from './log.ts'
 /** Writes what happens into the log. `side` is this one; the peer is the other. */
 export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: boolean): OnEvent {
   const peer = side === 'server' ? 'node' : 'server'
+  const quiet = onceAMinute()
   return (event: HubEvent): void => {
     switch (event.type) {
       case 'listening':
@@ -34,7 +35,7 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
         )
         break
       case 'retrying':
-        log[event.reason.code === 'PROXY_ERR_REFUSED' ? 'error' : 'warn'](
+        log[event.reason.code === 'PROXY_ERR_REFUSED' ? 'error' : quiet(event.reason.message) ? 'debug' : 'warn'](
           { code: event.reason.code, delay: Math.round(event.delay) },
           `${event.reason.message}; trying again${event.delay > 2000 ? ` in ${Math.round(event.delay / 1000)} s` : ''}`,
         )
@@ -74,4 +75,17 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
 
 function about({ spec, at }: { spec: { Forward: Endpoint }; at: 'here' | { id: string } }): Record<string, string> {
   return { forward: formatEndpoint(spec.Forward), ...(at === 'here' ? {} : { at: at.id }) }
+}
+
+/** Answers whether `text` was told less than a minute ago, and nothing else since: a server may be away for days. */
+function onceAMinute(): (text: string) => boolean {
+  let last = ''
+  let at = 0
+  return (text) => {
+    const now = Date.now()
+    if (text === last && now - at < 60_000) return true
+    last = text
+    at = now
+    return false
+  }
 }

@@ -152,6 +152,12 @@ export function toDuration(text: string, flag: string): number {
   return ms
 }
 
+/** A value that cannot be empty, as from `--state "$UNSET"`; undefined stays undefined. */
+export function notEmpty(text: string | undefined, flag: string): string | undefined {
+  if (text === '') throw usage(`--${flag}: the value is empty: give one, or leave the flag out`)
+  return text
+}
+
 function usage(message: string, cause?: unknown): ProxyError {
   return new ProxyError('PROXY_ERR_USAGE', message, cause === undefined ? {} : { cause })
 }

@@ -1,9 +1,10 @@
 import { networkInterfaces } from 'node:os'
 import { defaultStateFolder, StateFolder } from '../../lib/store/state-folder.ts'
+import { notEmpty } from './flags.ts'
 import type { Logger } from './log.ts'
 
 export function stateFolder(path: string | undefined): StateFolder {
-  return new StateFolder(path ?? defaultStateFolder())
+  return new StateFolder(notEmpty(path, 'state') ?? defaultStateFolder())
 }
 
 const LOOPBACK = /^(localhost|127(\.\d+){3}|::1)$/i

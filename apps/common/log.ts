@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { type Logger, pino } from 'pino'
 import { ProxyError } from '../../lib/index.ts'
-import type { StringFlag } from './flags.ts'
+import { notEmpty, type StringFlag } from './flags.ts'
 
 export type { Logger } from 'pino'
 
@@ -31,7 +31,7 @@ export function checkLogLevel(level: string = 'info'): string {
 /** JSON lines, or something to look at where a person does. Writing is synchronous: the last line counts most. */
 export async function createLog(options: LogOptions): Promise<Logger> {
   const level = checkLogLevel(options['log-level'])
-  const file = options['log-file']
+  const file = notEmpty(options['log-file'], 'log-file')
   const settings = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime }
   if (file === undefined && process.stdout.isTTY) {
     const { default: pretty } = await import('pino-pretty')

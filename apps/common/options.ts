@@ -3,7 +3,6 @@ import type { ListFlag, StringFlag } from './flags.ts'
 import { LOG_FLAGS } from './log.ts'
 import { SECRET_FLAGS } from './secret.ts'
 
-export const DEFAULT_PORT = 925
 export const DEFAULT_DRAIN = 30_000
 
 export const COMMON_FLAGS: readonly [

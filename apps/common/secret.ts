@@ -55,9 +55,9 @@ async function readSecretFile(path: string): Promise<string> {
 /** Asks on the terminal, without showing what is typed. Undefined where there is none. */
 export async function askSecret(question: string): Promise<string | undefined> {
   if (!process.stdin.isTTY || !process.stderr.isTTY) return undefined
-  process.stderr.write(question)
   const silent = new PassThrough()
   const reader = createInterface({ input: process.stdin, output: silent, terminal: true })
+  process.stderr.write(question)
   try {
     return checkSecret((await reader.question('')).trim(), 'the secret')
   } finally {

@@ -12,6 +12,8 @@ import {
   ProxyError,
 } from '../../lib/index.ts'
 
+export const DEFAULT_PORT = 925
+
 /** Where a main connection travels: what a node dials, or a server listens on. */
 export interface Place {
   /** For people: `server.example.com:925`. */
@@ -23,8 +25,8 @@ export interface Place {
 }
 
 export interface PlaceOptions {
-  /** The port where the text names none. */
-  port: number
+  /** The port that was asked for apart, as by `--port`; the text may name one instead, not as well. */
+  port: number | undefined
   /** Whether port 0 and an empty host are allowed, as for listening. */
   listening?: boolean
 }
@@ -59,7 +61,9 @@ function tcpPlace(rest: string, { port, listening = false }: PlaceOptions): Plac
   const bare = /:.*:/.test(trimmed) && !trimmed.startsWith('[')
   const hasPort = !bare && /:[^\]]*$/.test(trimmed)
   const whole = bare ? `[${trimmed}]` : trimmed
-  const at = parseHostPort(hasPort ? whole : `${whole}:${port}`, { allowZero: listening })
+  if (hasPort && port !== undefined)
+    throw new ProxyError('PROXY_ERR_USAGE', `${rest} has a port, and --port is given: keep one`)
+  const at = parseHostPort(hasPort ? whole : `${whole}:${port ?? DEFAULT_PORT}`, { allowZero: listening })
   if (at.host === '' && !listening) throw new ProxyError('PROXY_ERR_USAGE', 'the host is missing')
   return {
     ...at,

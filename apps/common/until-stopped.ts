@@ -5,13 +5,21 @@ export interface Stoppable {
   drain(options: { signal: AbortSignal }): Promise<void>
 }
 
-/** Waits for SIGINT or SIGTERM, drains, and answers the exit status. A second signal stops at once. */
-export async function untilStopped(service: Stoppable, options: { timeout: number; log: Logger }): Promise<number> {
-  const { timeout, log } = options
-  const signal = await new Promise<NodeJS.Signals>((resolve) => {
+/** The first SIGINT or SIGTERM from now on. Asked for before anything is started, so that a start can be stopped. */
+export function stopSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
     process.once('SIGINT', resolve)
     process.once('SIGTERM', resolve)
   })
+}
+
+/** Waits for SIGINT or SIGTERM, drains, and answers the exit status. A second signal stops at once. */
+export async function untilStopped(
+  service: Stoppable,
+  options: { stop: Promise<NodeJS.Signals>; timeout: number; log: Logger },
+): Promise<number> {
+  const { timeout, log } = options
+  const signal = await options.stop
   const stopNow = (): never => {
     log.warn('stopped at once')
     process.exit(1)

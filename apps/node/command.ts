@@ -7,17 +7,10 @@ import { logEvents } from '../common/events.ts'
 import { toDuration, toPort } from '../common/flags.ts'
 import { isLoopbackHost, stateFolder, warnExposed } from '../common/identity.ts'
 import { checkLogLevel, createLog } from '../common/log.ts'
-import {
-  COMMON_FLAGS,
-  createDomains,
-  DEFAULT_DRAIN,
-  DEFAULT_PORT,
-  parsePatterns,
-  parseSpecs,
-} from '../common/options.ts'
+import { COMMON_FLAGS, createDomains, DEFAULT_DRAIN, parsePatterns, parseSpecs } from '../common/options.ts'
 import { askSecret, givenSecret } from '../common/secret.ts'
-import { type Place, parsePlace } from '../common/transports.ts'
-import { untilStopped } from '../common/until-stopped.ts'
+import { DEFAULT_PORT, type Place, parsePlace } from '../common/transports.ts'
+import { stopSignal, untilStopped } from '../common/until-stopped.ts'
 
 const FLAGS = [
   { name: 'host', kind: 'string', value: 'HOST', help: 'The server: host, host:port or a URL. Default: 127.0.0.1.' },
@@ -68,13 +61,14 @@ const node: Runnable = command({
       values['drain-timeout'] === undefined ? DEFAULT_DRAIN : toDuration(values['drain-timeout'], 'drain-timeout')
     const id = checkId(values.id ?? hostname().slice(0, 64))
     const given = await givenSecret(values)
+    const state = stateFolder(values.state)
     checkLogLevel(values['log-level'])
 
-    const state = stateFolder(values.state)
     const found = given === undefined ? await findSecret(state, place) : { secret: given, exposed: false }
     const log = await createLog(values)
     const { privateKey, exposed } = await loadNodeKey(state)
     warnExposed(log, state.path, found.exposed || exposed)
+    const stop = stopSignal()
     const node = await createNode({
       dial: (options) => place.dial(options),
       server: place.name,
@@ -87,7 +81,7 @@ const node: Runnable = command({
       policy: createPolicy({ dial, listenPorts: 'any' }),
       onEvent: logEvents(log, 'node', false),
     })
-    return await untilStopped(node, { timeout, log })
+    return await untilStopped(node, { stop, timeout, log })
   },
 })
 
@@ -104,7 +98,7 @@ function serverPlace(
   ]
   if (named.length > 1) throw new ProxyError('PROXY_ERR_USAGE', `the server is named ${named.length} times: keep one`)
   const [flag, text] = named[0] ?? ['--host', '127.0.0.1']
-  const port = values.port === undefined ? DEFAULT_PORT : toPort(values.port, 'port')
+  const port = values.port === undefined ? undefined : toPort(values.port, 'port')
   return parsePlace(text, flag, { port })
 }
 

@@ -3,20 +3,13 @@ import { isGuessable, loadOrMakeSecret, loadServerIdentity } from '../../lib/sto
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { logEvents } from '../common/events.ts'
-import { toDuration, toPort } from '../common/flags.ts'
+import { notEmpty, toDuration, toPort } from '../common/flags.ts'
 import { isLoopbackHost, nodeCommand, stateFolder, warnExposed } from '../common/identity.ts'
 import { checkLogLevel, createLog, type Logger } from '../common/log.ts'
-import {
-  COMMON_FLAGS,
-  createDomains,
-  DEFAULT_DRAIN,
-  DEFAULT_PORT,
-  parsePatterns,
-  parseSpecs,
-} from '../common/options.ts'
+import { COMMON_FLAGS, createDomains, DEFAULT_DRAIN, parsePatterns, parseSpecs } from '../common/options.ts'
 import { givenSecret } from '../common/secret.ts'
-import { type Place, parsePlace } from '../common/transports.ts'
-import { untilStopped } from '../common/until-stopped.ts'
+import { DEFAULT_PORT, type Place, parsePlace } from '../common/transports.ts'
+import { stopSignal, untilStopped } from '../common/until-stopped.ts'
 
 const FLAGS = [
   {
@@ -57,25 +50,26 @@ const server: Runnable = command({
     const domains = createDomains()
     const listeners = parseSpecs(values.listener, domains)
     const peerListeners = parseSpecs(values.peer_listener, domains)
-    const port = values.port === undefined ? DEFAULT_PORT : toPort(values.port, 'port', { allowZero: true })
-    const place = parsePlace(values.host ?? '0.0.0.0', '--host', { port, listening: true })
+    const port = values.port === undefined ? undefined : toPort(values.port, 'port', { allowZero: true })
+    const place = parsePlace(notEmpty(values.host, 'host') ?? '0.0.0.0', '--host', { port, listening: true })
     const dial = values.allow.length > 0 ? parsePatterns(values.allow) : 'none'
     const listenPorts = values['allow-ports'] === undefined ? 'none' : parsePortRanges(values['allow-ports'])
     const timeout =
       values['drain-timeout'] === undefined ? DEFAULT_DRAIN : toDuration(values['drain-timeout'], 'drain-timeout')
     const given = await givenSecret(values)
+    const state = stateFolder(values.state)
     checkLogLevel(values['log-level'])
     noPositionals(positionals)
 
     const log = await createLog(values)
-    const state = stateFolder(values.state)
     const identity = await serverSecret(state, given)
     warnExposed(log, state.path, identity.exposed)
     if (!readToken(identity.secret) && isGuessable(identity.secret) && !isLoopbackHost(place.host)) {
       log.warn('this secret can be guessed by whoever watches a connection: leave --uuid out to get a strong one')
     }
     const onEvent = logEvents(log, 'server', listeners.length > 0)
-    const server = await createServer({
+    const stop = stopSignal()
+    const starting = createServer({
       listen: (onLink) => place.listen(onLink),
       ...identity,
       listeners,
@@ -88,7 +82,10 @@ const server: Runnable = command({
         if (event.type === 'listening' && !given) tellNode(log, place, event.address, identity)
       },
     })
-    return await untilStopped(server, { timeout, log })
+    const server = await starting.catch((error) => {
+      throw withAdvice(error, place)
+    })
+    return await untilStopped(server, { stop, timeout, log })
   },
 })
 
@@ -100,6 +97,17 @@ interface ServerSecret {
   /** Whether it was made at this start. */
   readonly made: boolean
   readonly exposed: boolean
+}
+
+/** What to do when the server's own port cannot be had. */
+function withAdvice(error: unknown, { port }: Place): unknown {
+  if (!(error instanceof ProxyError) || port === undefined || !(error.cause instanceof Error)) return error
+  const code = 'code' in error.cause ? error.cause.code : undefined
+  // 925 becomes 8925.
+  const other = port < 1024 ? 8000 + port : port + 1
+  const advice =
+    code === 'EACCES' ? `: try --port ${other}` : code === 'EADDRINUSE' ? ` (another server? try --port ${other})` : ''
+  return new ProxyError(error.code, `${error.message}${advice}`, { cause: error })
 }
 
 /** The given secret, or the kept one, or a new one. Only tokens need the server's key. */

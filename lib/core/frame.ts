@@ -18,6 +18,7 @@ export const Frame = {
   ping: 0x02,
   pong: 0x03,
   goaway: 0x04,
+  draining: 0x05,
   open: 0x10,
   opened: 0x11,
   data: 0x12,
@@ -33,62 +34,84 @@ export const Frame = {
 /** Payloads other than data are small; a longer one is an error before anything is gathered for it. */
 export const MAX_CONTROL_PAYLOAD = 8192
 
+// Byte by byte: Buffer's own methods check again what is known here, and frames are many.
 export function writeFrameHeader(into: Buffer, at: number, type: number, id: number, length: number): void {
   into[at] = type
-  into.writeUInt32BE(id, at + 1)
-  into.writeUIntBE(length, at + 5, 3)
+  into[at + 1] = id >>> 24
+  into[at + 2] = id >>> 16
+  into[at + 3] = id >>> 8
+  into[at + 4] = id
+  into[at + 5] = length >>> 16
+  into[at + 6] = length >>> 8
+  into[at + 7] = length
 }
+
+type OnFrame = (type: number, id: number, payload: Buffer) => void
 
 /**
  * Walks the frames of one opened record, which arrives as consecutive slices. Data that crosses a slice is handed on in
  * pieces, anything else is joined first.
  */
-export function readFrames(
-  slices: readonly Buffer[],
-  onFrame: (type: number, id: number, payload: Buffer) => void,
-): void {
-  let index = 0
-  let slice = slices[0] ?? Buffer.alloc(0)
+export function readFrames(slices: readonly Buffer[], onFrame: OnFrame): void {
+  const slice = slices[0]
+  if (!slice) return
   let at = 0
-  const next = (): boolean => {
-    const following = slices[index + 1]
-    if (at < slice.length || following === undefined) return at < slice.length
-    index++
-    slice = following
-    at = 0
-    return slice.length > 0
+  while (slice.length - at >= FRAME_HEADER) {
+    const length = u24(slice, at + 5)
+    const end = at + FRAME_HEADER + length
+    // What crosses the border of two slices is rare, and left to the careful way.
+    if (end > slice.length) break
+    const type = slice[at] ?? 0
+    if (type !== Frame.data) checkControl(length)
+    onFrame(type, u32(slice, at + 1), slice.subarray(at + FRAME_HEADER, end))
+    at = end
+  }
+  if (at < slice.length || slices.length > 1) readAcross([slice.subarray(at), ...slices.slice(1)], onFrame)
+}
+
+function u32(bytes: Uint8Array, at: number): number {
+  return u24(bytes, at) * 256 + (bytes[at + 3] ?? 0)
+}
+
+function u24(bytes: Uint8Array, at: number): number {
+  return ((bytes[at] ?? 0) << 16) | ((bytes[at + 1] ?? 0) << 8) | (bytes[at + 2] ?? 0)
+}
+
+function checkControl(length: number): void {
+  if (length > MAX_CONTROL_PAYLOAD) throw new ProxyError('PROXY_ERR_FRAME', `a control frame of ${length} bytes`)
+}
+
+/** Frames of which the first may end in a later slice. */
+function readAcross(slices: readonly Buffer[], onFrame: OnFrame): void {
+  const rest = slices.filter((slice) => slice.length > 0)
+  // Up to `length` bytes that stand together.
+  const next = (length: number): Buffer => {
+    const slice = rest[0]
+    if (!slice) throw new ProxyError('PROXY_ERR_FRAME', 'a frame is longer than its record')
+    const part = slice.subarray(0, length)
+    if (part.length === slice.length) rest.shift()
+    else rest[0] = slice.subarray(part.length)
+    return part
   }
   const take = (length: number): Buffer => {
-    if (slice.length - at >= length) {
-      at += length
-      return slice.subarray(at - length, at)
-    }
-    const joined = Buffer.allocUnsafe(length)
-    for (let filled = 0; filled < length; ) {
-      if (!next()) throw new ProxyError('PROXY_ERR_FRAME', 'a frame is longer than its record')
-      const part = slice.subarray(at, at + length - filled)
-      joined.set(part, filled)
-      filled += part.length
-      at += part.length
-    }
-    return joined
+    const parts: Buffer[] = []
+    for (let missing = length; missing > 0; missing -= parts.at(-1)?.length ?? 0) parts.push(next(missing))
+    return parts.length === 1 && parts[0] ? parts[0] : Buffer.concat(parts)
   }
-  while (next()) {
+  while (rest.length > 0) {
     const header = take(FRAME_HEADER)
-    const type = header.readUInt8(0)
-    const id = header.readUInt32BE(1)
-    let length = header.readUIntBE(5, 3)
-    if (type !== Frame.data) {
-      if (length > MAX_CONTROL_PAYLOAD) throw new ProxyError('PROXY_ERR_FRAME', `a control frame of ${length} bytes`)
+    const [type, id] = [header[0] ?? 0, u32(header, 1)]
+    let length = u24(header, 5)
+    if (type !== Frame.data || length === 0) {
+      checkControl(length)
       onFrame(type, id, take(length))
       continue
     }
-    do {
-      if (length > 0 && !next()) throw new ProxyError('PROXY_ERR_FRAME', 'a frame is longer than its record')
-      const part = Math.min(length, slice.length - at)
-      onFrame(type, id, take(part))
-      length -= part
-    } while (length > 0)
+    while (length > 0) {
+      const part = next(length)
+      onFrame(type, id, part)
+      length -= part.length
+    }
   }
 }
 

@@ -58,6 +58,7 @@ export class Proxy
   #lastListener = 0
   #lastForPeer = 0
   #state: State = 'connected'
+  #peerDraining = false
 
   constructor(main: MainConnection, options: ProxyOptions = {}) {
     super()
@@ -76,6 +77,11 @@ export class Proxy
 
   get state(): State {
     return this.#state
+  }
+
+  /** Whether new sub-connections make sense: neither side is about to stop. */
+  get serving(): boolean {
+    return this.#state === 'connected' && !this.#peerDraining
   }
 
   /** The sub-connections that are open now. */
@@ -133,6 +139,7 @@ export class Proxy
   async drain(options: Abortable = {}): Promise<void> {
     if (this.#state === 'closed') return
     this.#transition('draining')
+    this.main.control(Frame.draining, 0)
     for (const listener of [...this.#listeners]) await listener.close()
     for (const sub of [...this.#mux]) {
       if (options.signal?.aborted || this.#ended.signal.aborted) break
@@ -268,6 +275,9 @@ export class Proxy
 
   #onListenFrame(type: number, id: number, payload: Buffer): void {
     switch (type) {
+      case Frame.draining:
+        this.#peerDraining = true
+        break
       case Frame.listen:
         this.#onListen(id, checkEndpoint(decodeJson(payload).Listen))
         break

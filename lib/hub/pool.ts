@@ -41,7 +41,7 @@ export class Pool {
   pick(id?: string): Connected | undefined {
     const able: Connected[] = []
     for (const peer of this.#peers) {
-      if (peer.proxy.state !== 'connected' || (id && peer.id !== id)) continue
+      if (!peer.proxy.serving || (id && peer.id !== id)) continue
       if (!this.#balance) return peer
       able.push(peer)
     }

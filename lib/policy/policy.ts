@@ -16,7 +16,7 @@ export function createPolicy({ dial, listenPorts }: PolicyOptions): Policy {
     /** `address` is what the name in `to` was resolved to; it is what the patterns with addresses are about. */
     dial(to: Endpoint, address?: string): void {
       if (dial === 'any') return
-      const target = dial === 'none' ? undefined : targetOf(to, address)
+      const target = targetOf(to, address)
       if (target !== undefined && dial !== 'none' && dial.some((pattern) => matches(pattern, target))) return
       const resolved = address === undefined || target?.host === address ? '' : ` (${printable(address)})`
       throw new ProxyError('PROXY_ERR_DIAL_DENIED', `${named(to)}${resolved} is not allowed here (see --allow)`)

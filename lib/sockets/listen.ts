@@ -1,4 +1,6 @@
+import { existsSync } from 'node:fs'
 import { createServer, type ListenOptions, type Server, type Socket } from 'node:net'
+import { dirname } from 'node:path'
 import { ProxyError } from '../core/index.ts'
 
 /** Connections that wait in the system until they are accepted. */
@@ -40,9 +42,11 @@ const LISTEN_ERRORS: Record<string, string> = {
 function listenError(error: NodeJS.ErrnoException & { port?: number }, name: string): ProxyError {
   const port = error.port ?? 0
   let why = LISTEN_ERRORS[error.code ?? ''] ?? error.message
-  if (error.code === 'EACCES') {
-    // 925 becomes 8925, and 80 becomes 8080.
-    why = port > 0 && port < 1024 ? `ports below 1024 need root: try --port ${8000 + port}` : 'permission denied'
+  // libuv turns the ENOENT of a Unix socket into EACCES.
+  if (error.code === 'EACCES' && name.startsWith('/') && !existsSync(dirname(name))) {
+    why = 'the folder does not exist'
+  } else if (error.code === 'EACCES') {
+    why = port > 0 && port < 1024 ? 'ports below 1024 need root' : 'permission denied'
   }
   return new ProxyError('PROXY_ERR_LISTEN_FAILED', `cannot listen on ${name}: ${why}`, { cause: error })
 }

@@ -87,6 +87,9 @@ export async function readSecret(folder: StateFolder, name: string = SECRET_FILE
   const file = await folder.read(name)
   if (file === undefined) return undefined
   const secret = file.text.replace(/[\r\n]+$/, '')
+  if (secret.startsWith('symport_') && readToken(secret) === undefined) {
+    throw stateError(`the token in ${folder.file(name)} is damaged: put it back, or delete it`)
+  }
   if (secret.trim() !== '') return { secret, made: false, exposed: file.exposed }
   throw stateError(`${folder.file(name)} is empty: put the secret in it, or delete it`)
 }
@@ -113,7 +116,8 @@ export function secretFileFor(server: string): string {
 export async function loadOrMakeSecret(folder: StateFolder): Promise<KeptSecret> {
   const { publicKey } = await loadServerIdentity(folder)
   const token = makeToken(publicKey)
-  const made = (await readSecret(folder)) === undefined && (await folder.create(SECRET_FILE, `${token}\n`))
+  const before = await readSecret(folder)
+  const made = before === undefined && (await folder.create(SECRET_FILE, `${token}\n`))
   // Read in any case: another process may have been first.
   const kept = await readSecret(folder)
   if (kept === undefined) throw stateError(`${folder.file(SECRET_FILE)} has been deleted while it was made: try again`)
@@ -122,7 +126,7 @@ export async function loadOrMakeSecret(folder: StateFolder): Promise<KeptSecret>
     const [secret, pem] = [folder.file(SECRET_FILE), folder.file(SERVER_KEY_FILE)]
     throw stateError(`${secret} was not made for the key in ${pem}: delete ${secret} to make a new one`)
   }
-  return { ...kept, made }
+  return { ...kept, made, exposed: before?.exposed ?? kept.exposed }
 }
 
 async function loadKey(
