@@ -55,8 +55,7 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
   await side.listen()
 
   const drain = async ({ signal = new AbortController().signal } = {}): Promise<void> => {
-    await listener.close()
-    await side.drain(signal)
+    await Promise.all([side.drain(signal), listener.close()])
   }
   const close = (): Promise<void> => drain({ signal: AbortSignal.abort() })
   return { address: listener.address, nodes: side.pool, drain, close, [Symbol.asyncDispose]: close }

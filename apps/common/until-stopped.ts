@@ -26,10 +26,11 @@ export async function untilStopped(
   }
   process.on('SIGINT', stopNow)
   process.on('SIGTERM', stopNow)
-  log.info({ signal }, 'stopping: open connections may finish')
   const timer = new AbortController()
   const handle = setTimeout(() => timer.abort(), timeout)
-  await service.drain({ signal: timer.signal })
+  const drained = service.drain({ signal: timer.signal })
+  log.info({ signal }, 'stopping: open connections may finish')
+  await drained
   clearTimeout(handle)
   log.info('stopped')
   return 0

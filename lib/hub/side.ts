@@ -80,8 +80,9 @@ export class Side {
   /** Takes nothing new; resolves when what is open has finished, or `signal` fires, and all is closed. */
   async drain(signal: AbortSignal): Promise<void> {
     this.#stop.abort()
-    await Promise.all(this.#listeners.map((listener) => listener.close()))
-    await Promise.all([...this.pool].map((peer) => peer.proxy.drain({ signal })))
+    // The peers hear of it first: each moment later one of them may send another visitor here.
+    const drained = [...this.pool].map((peer) => peer.proxy.drain({ signal }))
+    await Promise.all([...drained, ...this.#listeners.map((listener) => listener.close())])
     diagnostics.refused.unsubscribe(this.#onRefused)
   }
 

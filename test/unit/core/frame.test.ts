@@ -41,6 +41,7 @@ test('frame types are the bytes that they are on the wire', () => {
       ping: 0x02,
       pong: 0x03,
       goaway: 0x04,
+      draining: 0x05,
       open: 0x10,
       opened: 0x11,
       data: 0x12,
