@@ -43,7 +43,10 @@ export class PeerListener implements Listener {
     } finally {
       signal?.removeEventListener('abort', abort)
     }
-    signal?.addEventListener('abort', () => this.close(), { once: true })
+    if (!signal) return
+    const close = (): void => void this.close()
+    signal.addEventListener('abort', close)
+    void this.over.then(() => signal.removeEventListener('abort', close))
   }
 
   onListening(bound: Endpoint): void {

@@ -6,6 +6,10 @@ import type { SubConnection } from './sub-connection.ts'
  * was read into; only what does not fit just now is copied and waits, and the link pauses meanwhile.
  */
 export function join(sub: SubConnection, link: Link): void {
+  if (sub.destroyed) {
+    link.destroy(sub.errored ?? undefined)
+    return
+  }
   const resume = (): void => link.resume()
   sub.on('drain', resume)
   sub.on('end', () => link.end())
@@ -24,6 +28,7 @@ export function join(sub: SubConnection, link: Link): void {
     drained: () => sub.release(),
     ended: () => sub.end(),
     closed(error) {
+      sub.detached()
       if (error) sub.destroy(error)
       else if (!sub.writableEnded || !sub.readableEnded) sub.destroy()
     },

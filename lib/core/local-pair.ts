@@ -1,4 +1,4 @@
-import type { ProxyError } from './errors.ts'
+import { ProxyError } from './errors.ts'
 import { SubConnection, type SubConnectionHost } from './sub-connection.ts'
 import { EARLY_WINDOW, ReceiveWindow, WindowPool } from './window.ts'
 
@@ -41,7 +41,8 @@ class LocalHost implements SubConnectionHost {
 
   sendReset(_sub: SubConnection, reason: ProxyError | undefined): void {
     const peer = this.peer
-    if (peer && !peer.destroyed) setImmediate(() => peer.onLost(reason))
+    const error = reason ?? new ProxyError('PROXY_ERR_RESET', 'the other side reset the sub-connection')
+    if (peer && !peer.destroyed) setImmediate(() => peer.onLost(error))
   }
 
   sendCredit(_sub: SubConnection, credit: number): void {

@@ -85,6 +85,8 @@ const ACK_BYTES = 1024 * 1024
 const ACK_DELAY = 100
 /** Control frames that wait because the peer does not read. Beyond this it is an attack or a corpse. */
 const MAX_WAITING = 4 * 1024 * 1024
+/** The first record, as long as the peer has proven nothing. */
+const MAX_HELLO = 4000
 /** How old a round trip time is taken for good, in ms. */
 const MEASURE_AGAIN = 250
 /** How long an orderly end may take, in ms. */
@@ -370,6 +372,9 @@ export class MainConnection implements ReaderOwner {
     try {
       while (this.#reading && reader.end - reader.start >= 4) {
         const length = recordLength(reader.bytes, reader.start)
+        if (this.#greeting && length > MAX_HELLO) {
+          throw new ProxyError('PROXY_ERR_RECORD_TOO_LARGE', `a first record of ${length} bytes`)
+        }
         if (reader.end - reader.start < 4 + length) {
           reader.reserve(4 + length)
           break
@@ -402,6 +407,7 @@ export class MainConnection implements ReaderOwner {
       readFrames(slices, this.#onUncounted)
     } else {
       readFrames(slices, this.#onCounted)
+      if (this.#end) return
       this.#expected++
       this.#unacknowledged += length
       if (this.#unacknowledged >= ACK_BYTES) this.#acknowledge()
@@ -535,8 +541,13 @@ export class MainConnection implements ReaderOwner {
 
   /** Both directions end in order, or after a while without it. */
   #leave(): void {
-    const timer = setTimeout(() => this.#link.destroy(), LINGER)
-    this.#reader.onGone(() => clearTimeout(timer))
+    let left = Number.POSITIVE_INFINITY
+    const timer = setInterval(() => {
+      // As long as bytes move it may go on.
+      if (this.#link.pending < left) left = this.#link.pending
+      else this.#link.destroy()
+    }, LINGER)
+    this.#reader.onGone(() => clearInterval(timer))
     this.#link.end()
     this.#link.resume()
   }

@@ -19,6 +19,8 @@ export interface MultiplexerHandler {
   onOpen(sub: SubConnection, request: OpenRequest): Promise<void>
   /** Frames of the listen family. */
   onListenFrame(type: number, id: number, payload: Buffer): void
+  /** The last sub-connection is gone. */
+  onIdle(): void
   onClosed(error: ProxyError): void
 }
 
@@ -77,7 +79,11 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
       await new Promise<void>((resolve) => this.#queue.push(resolve))
     }
     if (this.#main.reason) throw this.#main.reason
-    if (this.#subs.size >= Math.min(subConnections, MAX_SUB_CONNECTIONS)) this.#full()
+    if (this.#subs.size >= Math.min(subConnections, MAX_SUB_CONNECTIONS)) {
+      // Whoever waits for a place among the unanswered has to hear of it too.
+      this.#queue.shift()?.()
+      this.#full()
+    }
     const id = this.#nextId()
     const window = this.#pool.first(this.#subs.size)
     const receive = new ReceiveWindow(this.#pool, window, 0)
@@ -268,6 +274,7 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     this.#subs.delete(sub.id)
     this.#ready.delete(sub)
     this.#answered(sub)
+    if (this.#subs.size === 0) this.#handler.onIdle()
     if (diagnostics.subClose.hasSubscribers) diagnostics.subClose.publish({ main: this.#main, sub })
   }
 

@@ -25,11 +25,14 @@ export interface ProxyOptions {
   budget?: WindowBudget | undefined
 }
 
+/** The payloads of draining: this side is about to stop, and that it was heard. */
+const DRAINING = Buffer.from([0])
+const NOTED = Buffer.from([1])
 /** Listeners that one peer may have here. */
 const MAX_LISTENERS = 1024
 const NEXT: Record<State, readonly State[]> = {
   connected: ['resuming', 'draining', 'closed'],
-  resuming: ['connected', 'closed'],
+  resuming: ['connected', 'draining', 'closed'],
   draining: ['closed'],
   closed: [],
 }
@@ -59,6 +62,9 @@ export class Proxy
   #lastForPeer = 0
   #state: State = 'connected'
   #peerDraining = false
+  #noted = false
+  #onNoted: (() => void) | undefined
+  #onIdle: (() => void) | undefined
 
   constructor(main: MainConnection, options: ProxyOptions = {}) {
     super()
@@ -68,6 +74,7 @@ export class Proxy
     const handler = {
       onOpen: (sub: SubConnection, request: OpenRequest) => this.#onOpen(sub, request),
       onListenFrame: (type: number, id: number, payload: Buffer) => this.#onListenFrame(type, id, payload),
+      onIdle: () => this.#onIdle?.(),
       onClosed: (error: ProxyError) => this.#onClosed(error),
     }
     this.#mux = new Multiplexer(main, handler, options.budget)
@@ -92,6 +99,7 @@ export class Proxy
   /** I listen, the peer forwards. */
   async newListener(mapping: Mapping, options: Abortable = {}): Promise<Listener> {
     this.#assertOpen()
+    checkEndpoint(mapping.Forward)
     return await this.#listen(mapping.Listen, false, options.signal, (to, from) =>
       this.#mux.open({ to: to ?? mapping.Forward, from }),
     )
@@ -128,9 +136,14 @@ export class Proxy
   async open(request: { to: Endpoint; from?: string | undefined }, options: Abortable = {}): Promise<SubConnection> {
     this.#assertOpen()
     assertNotAborted(options.signal)
-    const sub = await this.#mux.open({ to: request.to, from: request.from })
+    const sub = await this.#mux.open({ to: checkEndpoint(request.to), from: request.from })
     if (options.signal) giveUpOn(options.signal, sub)
     assertNotAborted(options.signal)
+    if (this.#state !== 'connected') {
+      // It waited for its turn meanwhile.
+      sub.destroy()
+      this.#assertOpen()
+    }
     this.#watch(sub, request.to)
     return sub
   }
@@ -139,13 +152,22 @@ export class Proxy
   async drain(options: Abortable = {}): Promise<void> {
     if (this.#state === 'closed') return
     this.#transition('draining')
-    this.main.control(Frame.draining, 0)
+    const over = options.signal ? AbortSignal.any([options.signal, this.#ended.signal]) : this.#ended.signal
+    this.main.control(Frame.draining, 0, DRAINING)
     for (const listener of [...this.#listeners]) await listener.close()
-    for (const sub of [...this.#mux]) {
-      if (options.signal?.aborted || this.#ended.signal.aborted) break
-      if (sub.closed) continue
-      const signal = options.signal ? AbortSignal.any([options.signal, this.#ended.signal]) : this.#ended.signal
-      await once(sub, 'close', { signal }).catch(() => {})
+    // What the peer opened before it heard of this is served like the rest.
+    await new Promise<void>((resolve) => {
+      this.#onNoted = resolve
+      over.addEventListener('abort', () => resolve())
+      if (over.aborted) resolve()
+    })
+    for (const listener of [...this.#atPeer.values()]) await listener.close()
+    if (this.#mux.size > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve
+        over.addEventListener('abort', () => resolve())
+        if (over.aborted) resolve()
+      })
     }
     this.close()
   }
@@ -163,7 +185,7 @@ export class Proxy
   // --- what the peer opens ---
 
   async #onOpen(sub: SubConnection, request: OpenRequest): Promise<void> {
-    if (this.#state !== 'connected') {
+    if (this.#state !== 'connected' && (this.#state !== 'draining' || this.#noted)) {
       sub.destroy(new ProxyError('PROXY_ERR_DRAINING', 'the other side is about to stop', { retryable: true }))
     } else if (request.to) {
       await this.#forward(sub, request.to, true)
@@ -183,11 +205,7 @@ export class Proxy
       const dialled = await this.#domains.dial(to, asked, abort.signal)
       sub.off('close', onClose)
       const link = isLink(dialled) ? dialled : linkFrom(dialled)
-      if (sub.destroyed) {
-        link.destroy()
-        return
-      }
-      this.#accepted(sub, to)
+      if (!sub.destroyed) this.#accepted(sub, to)
       join(sub, link)
     } catch (error) {
       const refusal = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
@@ -235,17 +253,21 @@ export class Proxy
         return sub
       },
     })
-    this.#listeners.add(listener)
-    const close = async (): Promise<void> => {
-      this.#listeners.delete(listener)
-      signal?.removeEventListener('abort', close)
-      await listener.close()
+    const wrapped: Listener = {
+      bound: listener.bound,
+      close: async () => {
+        this.#listeners.delete(wrapped)
+        signal?.removeEventListener('abort', wrapped.close)
+        await listener.close()
+      },
+      [Symbol.asyncDispose]: () => wrapped.close(),
     }
-    if (signal?.aborted || ended.aborted) await close()
+    if (signal?.aborted || ended.aborted || this.#state !== 'connected') await wrapped.close()
     assertNotAborted(signal)
     this.#assertOpen()
-    signal?.addEventListener('abort', close)
-    return { bound: listener.bound, close, [Symbol.asyncDispose]: close }
+    this.#listeners.add(wrapped)
+    signal?.addEventListener('abort', wrapped.close)
+    return wrapped
   }
 
   async #listenAtPeer(
@@ -261,7 +283,7 @@ export class Proxy
       this.main.control(Frame.unlisten, id)
     })
     this.#atPeer.set(id, listener)
-    this.main.control(Frame.listen, id, Buffer.from(JSON.stringify({ Listen: at })))
+    this.main.control(Frame.listen, id, Buffer.from(JSON.stringify({ Listen: checkEndpoint(at) })))
     try {
       await listener.ready(options.signal)
     } catch (error) {
@@ -276,7 +298,7 @@ export class Proxy
   #onListenFrame(type: number, id: number, payload: Buffer): void {
     switch (type) {
       case Frame.draining:
-        this.#peerDraining = true
+        this.#onDraining(payload)
         break
       case Frame.listen:
         this.#onListen(id, checkEndpoint(decodeJson(payload).Listen))
@@ -299,6 +321,16 @@ export class Proxy
     }
   }
 
+  #onDraining(payload: Buffer): void {
+    if (payload.equals(NOTED)) {
+      this.#onNoted?.()
+      this.#noted = true
+    } else {
+      this.#peerDraining = true
+      this.main.control(Frame.draining, 0, NOTED)
+    }
+  }
+
   #onListen(id: number, at: Endpoint): void {
     // Ids only grow, so that an open that is under way can never reach a later listener.
     if (id <= this.#lastForPeer) throw new ProxyError('PROXY_ERR_ID', `listener id ${id} was used before`)
@@ -316,11 +348,14 @@ export class Proxy
     this.#listen(at, true, entry.abort.signal, (_to, from) => this.#mux.open({ listener: id, from })).then(
       (listener) => {
         entry.listener = listener
+        if (entry.abort.signal.aborted) this.#forPeer.delete(id)
         this.emit('listening', listener.bound)
         this.main.control(Frame.listening, id, Buffer.from(JSON.stringify({ bound: listener.bound })))
       },
       (error) => {
         this.#forPeer.delete(id)
+        // Given up by the peer: there is nobody to tell.
+        if (entry.abort.signal.aborted) return
         const refusal = ProxyError.from(error, 'PROXY_ERR_LISTEN_FAILED')
         this.#refused(refusal, formatEndpoint(at), 'here')
         this.main.control(Frame.refused, id, encodeReason(refusal))
@@ -330,10 +365,11 @@ export class Proxy
 
   async #unlisten(id: number): Promise<void> {
     const entry = this.#forPeer.get(id)
-    if (!entry) return
+    entry?.abort.abort()
+    // One that is still being made counts until that has ended.
+    if (!entry?.listener) return
+    await entry.listener.close()
     this.#forPeer.delete(id)
-    entry.abort.abort()
-    await entry.listener?.close()
   }
 
   // --- the end ---
@@ -341,6 +377,8 @@ export class Proxy
   #assertOpen(): void {
     if (this.#state === 'closed') throw this.main.reason ?? new ProxyError('PROXY_ERR_CLOSED', 'the Proxy is closed')
     if (this.#state === 'draining') throw new ProxyError('PROXY_ERR_DRAINING', 'this side is about to stop')
+    if (this.#peerDraining)
+      throw new ProxyError('PROXY_ERR_DRAINING', 'the other side is about to stop', { retryable: true })
   }
 
   #transition(next: State): void {

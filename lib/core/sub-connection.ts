@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream'
+import { Backlog } from './backlog.ts'
 import { ProxyError } from './errors.ts'
 import type { ReceiveWindow } from './window.ts'
 
@@ -65,6 +66,11 @@ export class SubConnection extends Duplex {
   #sent: 'nothing' | 'fin' | 'reset' = 'nothing'
   #got: 'nothing' | 'fin' | 'reset' = 'nothing'
   #downstream: Downstream | undefined
+  /** What came while the reader, or `downstream`, still had something. */
+  readonly #backlog = new Backlog()
+  /** The last `read` found less than it wanted. */
+  #starved = false
+  #ending = false
   #settled = false
   #bytesIn = 0
   #bytesOut = 0
@@ -129,16 +135,51 @@ export class SubConnection extends Duplex {
     // What came early is read first, in this very turn.
     for (let chunk = this.read(); chunk !== null; chunk = this.read()) downstream.write([chunk])
     this.#downstream = downstream
-    if (this.#got === 'fin') this.resume()
-    this.release()
+    this.#pump()
   }
 
-  /** Looks whether bytes were written on since, and lets the peer send as many. */
+  /** `downstream` will write nothing any more. */
+  detached(): void {
+    this.#downstream = undefined
+    this.#backlog.take()
+    this.#settle()
+  }
+
+  /** Looks whether bytes were written on since: then more can be, and the peer may send as many. */
   release(): void {
-    if (this.#got !== 'nothing' || this.#sent === 'reset') return
-    const held = this.#downstream ? this.#downstream.pending : this.readableLength
-    const credit = this.#receive.release(held, this.#host.rtt)
+    this.#pump()
+    if (this.#got !== 'nothing' || this.#sent === 'reset') {
+      this.#settle()
+      return
+    }
+    const credit = this.#receive.release(this.#held, this.#host.rtt)
     if (credit > 0) this.#host.sendCredit(this, credit)
+  }
+
+  get #held(): number {
+    return this.#backlog.bytes + this.readableLength + (this.#downstream?.pending ?? 0)
+  }
+
+  /** Whether what comes is handed on as it comes. */
+  get #direct(): boolean {
+    if (this.#backlog.bytes > 0) return false
+    return this.#downstream ? this.#downstream.pending === 0 : this.#starved || this.readableLength === 0
+  }
+
+  #pump(): void {
+    if (this.destroyed) return
+    const downstream = this.#downstream
+    if (this.#backlog.bytes > 0 && (downstream ? downstream.pending === 0 : this.readableLength === 0)) {
+      const waiting = this.#backlog.take()
+      if (downstream) downstream.write(waiting)
+      else for (const chunk of waiting) this.push(chunk)
+    }
+    if (this.#got !== 'fin' || this.#backlog.bytes > 0) return
+    if (!this.#ending) {
+      this.#ending = true
+      this.push(null)
+    }
+    if (downstream) this.resume()
   }
 
   // --- called by the host ---
@@ -198,17 +239,20 @@ export class SubConnection extends Duplex {
     }
     if (this.destroyed || payload.length === 0) return
     this.#bytesIn += payload.length
-    const chunk = payload.length * PINNED < payload.buffer.byteLength ? Buffer.from(payload) : payload
-    if (this.#downstream) this.#downstream.write([chunk])
-    else this.push(chunk)
+    if (this.#direct) {
+      const chunk = payload.length * PINNED < payload.buffer.byteLength ? Buffer.from(payload) : payload
+      if (this.#downstream) this.#downstream.write([chunk])
+      else this.push(chunk)
+    } else {
+      this.#backlog.append(payload)
+    }
     this.release()
   }
 
   onFin(): void {
     if (this.#got !== 'nothing') throw new ProxyError('PROXY_ERR_DATA_AFTER_FIN', `a second fin for ${this.id}`)
     this.#got = 'fin'
-    if (!this.destroyed) this.push(null)
-    if (this.#downstream) this.resume()
+    this.#pump()
     this.#settle()
   }
 
@@ -222,7 +266,12 @@ export class SubConnection extends Duplex {
   }
 
   /** The session is over: nothing is sent any more. */
-  onLost(reason?: ProxyError): void {
+  onLost(reason: ProxyError): void {
+    if (this.#sent === 'fin' && this.#got === 'fin') {
+      // All of it came before: it may still be read.
+      this.#settle(true)
+      return
+    }
     this.#sent = 'reset'
     this.#got = 'reset'
     this.destroy(reason)
@@ -231,11 +280,17 @@ export class SubConnection extends Duplex {
 
   // --- Duplex ---
 
+  // What is read is replaced by `read`, and what comes is pushed by `onData`: there is nothing to ask for.
   override _read(): void {}
 
   /** All that is consumed passes here, but for what is handed on as it comes. */
   override read(size?: number): Buffer | null {
-    const chunk: Buffer | null = super.read(size)
+    let chunk: Buffer | null = super.read(size)
+    if (chunk === null && this.#backlog.bytes > 0 && !this.#downstream) {
+      for (const waiting of this.#backlog.take()) this.push(waiting)
+      chunk = super.read(size)
+    }
+    this.#starved = chunk === null
     if (chunk !== null) this.release()
     return chunk
   }
@@ -282,9 +337,10 @@ export class SubConnection extends Duplex {
     return sent
   }
 
-  /** What was read and is still held here counts against the session until it is gone too. */
-  #settle(): void {
-    if (this.#settled || !this.over || !this.destroyed) return
+  /** What is still held here counts against the session, and keeps the id, until it is gone too. */
+  #settle(lost = false): void {
+    if (this.#settled || !this.over) return
+    if (!lost && (!this.destroyed || (this.#downstream && this.#held > 0))) return
     this.#settled = true
     this.#receive.dispose()
     this.#host.ended(this)

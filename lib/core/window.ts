@@ -9,6 +9,10 @@ const POOL = 64 * 1024 * 1024
 const FIRST_WINDOW = 256 * 1024
 /** First windows share this, so that many idle sub-connections leave room for a few busy ones to grow. */
 const FIRST_WINDOWS = 4 * 1024 * 1024
+/** A window that was used up within so many round trips doubles; one that took so many is halved, but not below. */
+const GROW_WITHIN = 2
+const SHRINK_BEYOND = 8
+const LEAST_GROWN = 65_536
 /** A window never grows to cover less than this many ms: below it the turns of the event loop are the distance. */
 const SHORTEST_TRIP = 1
 
@@ -125,7 +129,9 @@ export class ReceiveWindow {
     if (due < Math.min(this.#size / 2, FIRST_WINDOW)) return 0
     if (consumed - this.#mark >= this.#size) {
       const now = performance.now()
-      if (now - this.#since < 2 * Math.max(rtt ?? 0, SHORTEST_TRIP)) this.#size += this.#pool.grow(this.#size)
+      const trips = (now - this.#since) / Math.max(rtt ?? 0, SHORTEST_TRIP)
+      if (trips < GROW_WITHIN) this.#size += this.#pool.grow(this.#size)
+      else if (trips > SHRINK_BEYOND) this.#shrink()
       this.#since = now
       this.#mark = consumed
     }
@@ -133,6 +139,13 @@ export class ReceiveWindow {
     this.#granted += credit
     if (this.#beyond > 0) this.#account()
     return credit
+  }
+
+  /** Twice a day's need is enough: what a window has beyond only waits in queues, and others wait behind it. */
+  #shrink(): void {
+    const size = Math.max(Math.floor(this.#size / 2), Math.min(this.#size, LEAST_GROWN))
+    this.#pool.give(this.#size - size + WINDOW_FLOOR)
+    this.#size = size
   }
 
   dispose(): void {

@@ -30,12 +30,17 @@ export async function forward(specs: readonly Spec[], options: ForwardOptions): 
         signal,
         async open({ from } = {}) {
           const [near, far] = localPair(from)
-          domains.dial(spec.Forward, false, signal).then(
+          const gone = new AbortController()
+          const giveUp = (): void => gone.abort()
+          far.once('close', giveUp)
+          domains.dial(spec.Forward, false, AbortSignal.any([signal, gone.signal])).then(
             (dialled) => {
+              far.off('close', giveUp)
               far.accepted()
               join(far, isLink(dialled) ? dialled : linkFrom(dialled))
             },
             (error) => {
+              if (far.destroyed) return
               const reason = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
               onEvent({ type: 'unserved', spec, from, reason })
               far.destroy(reason)

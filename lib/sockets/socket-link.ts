@@ -58,7 +58,7 @@ function remoteOf(socket: Socket): string | undefined {
 /** A TCP or Unix socket as a link: Node.js reads into buffers that we choose, so bulk costs no allocation per read. */
 export class SocketLink implements Link {
   readonly socket: Socket
-  readonly remote: string | undefined
+  #remote: string | undefined
   #sink: LinkSink | undefined
   #waiting = false
   #paused = true
@@ -75,10 +75,14 @@ export class SocketLink implements Link {
         return more
       },
     })
-    this.remote = remoteOf(this.socket)
     this.socket.on('error', (error) => {
       this.#error = error
     })
+  }
+
+  get remote(): string | undefined {
+    this.#remote ??= remoteOf(this.socket)
+    return this.#remote
   }
 
   get pending(): number {
@@ -123,7 +127,8 @@ export class SocketLink implements Link {
   }
 
   destroy(error?: Error): void {
-    if (error && this.remote !== undefined) this.socket.resetAndDestroy()
+    // A reset is for TCP only, and libuv knows none after a FIN.
+    if (error && this.remote !== undefined && !this.socket.writableEnded) this.socket.resetAndDestroy()
     else this.socket.destroy()
   }
 }

@@ -1,0 +1,50 @@
+/** Blocks of small pieces grow up to this; a piece this long stays as it is. */
+const BLOCK = 16_384
+const FIRST_BLOCK = 512
+
+/**
+ * Bytes that wait, in order. Small pieces are joined, so that what a peer sends byte by byte takes no more memory than
+ * the window allows it.
+ */
+export class Backlog {
+  #done: Buffer[] = []
+  #block: Buffer | undefined
+  #used = 0
+  #bytes = 0
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Copies the piece, unless it fills a good part of the memory that it keeps alive. */
+  append(piece: Buffer): void {
+    this.#bytes += piece.length
+    if (piece.length >= BLOCK && piece.length * 2 >= piece.buffer.byteLength) {
+      this.#closeBlock()
+      this.#done.push(piece)
+      return
+    }
+    for (let rest = piece; rest.length > 0; ) {
+      if (this.#block && this.#used === this.#block.length) this.#closeBlock()
+      this.#block ??= Buffer.allocUnsafeSlow(Math.min(BLOCK, Math.max(FIRST_BLOCK, this.#bytes)))
+      const taken = rest.copy(this.#block, this.#used)
+      this.#used += taken
+      rest = rest.subarray(taken)
+    }
+  }
+
+  /** All that waits; nothing does afterwards. */
+  take(): Buffer[] {
+    this.#closeBlock()
+    const all = this.#done
+    this.#done = []
+    this.#bytes = 0
+    return all
+  }
+
+  #closeBlock(): void {
+    if (this.#block && this.#used > 0) this.#done.push(this.#block.subarray(0, this.#used))
+    this.#block = undefined
+    this.#used = 0
+  }
+}
