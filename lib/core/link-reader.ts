@@ -4,7 +4,7 @@ import { MAX_RECORD } from './record.ts'
 
 /** Enough for any handshake; an unauthenticated peer never makes it grow. */
 const FIRST_SIZE = 4096
-const FULL_SIZE = 4 + MAX_RECORD
+const FULL_SIZE = 2 * (4 + MAX_RECORD)
 
 /** What takes over from the handshake. */
 export interface ReaderOwner {

@@ -51,11 +51,16 @@ class StreamLink implements Link {
   readonly #stream: Duplex
   #waiting = false
   #rest: Uint8Array | undefined
+  #failure: Error | undefined
   #sink: LinkSink | undefined
 
   constructor(stream: Duplex, remote: string | undefined) {
     this.#stream = stream
     this.remote = remote
+    // Also a link that was never started must not end the process.
+    stream.on('error', (error) => {
+      this.#failure = error
+    })
   }
 
   get pending(): number {
@@ -63,15 +68,11 @@ class StreamLink implements Link {
   }
 
   start(sink: LinkSink): void {
-    let failure: Error | undefined
     this.#sink = sink
     this.#stream.on('data', (chunk: Uint8Array) => this.#deliver(chunk))
     this.#stream.on('end', () => sink.ended())
-    this.#stream.on('error', (error) => {
-      failure = error
-    })
-    this.#stream.on('close', () => sink.closed(failure))
-    if (this.#stream.destroyed) setImmediate(() => sink.closed(failure))
+    if (this.#stream.closed) setImmediate(() => sink.closed(this.#failure))
+    else this.#stream.on('close', () => sink.closed(this.#failure))
   }
 
   #deliver(chunk: Uint8Array): void {

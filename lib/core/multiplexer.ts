@@ -29,7 +29,7 @@ export const MAX_PENDING_OPENS = 1024
 const OPENS_PER_SECOND = 20_000
 /** Bytes that one sub-connection sends before the next one's turn, and when it is alone. */
 const TURN = 65_536
-const TURN_ALONE = 131_072
+const TURN_ALONE = 262_144
 const MAX_FROM = 128
 
 /** The sub-connections of one main connection: their ids, their frames, and whose turn it is. */

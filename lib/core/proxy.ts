@@ -368,8 +368,8 @@ export class Proxy
     entry?.abort.abort()
     // One that is still being made counts until that has ended.
     if (!entry?.listener) return
-    await entry.listener.close()
     this.#forPeer.delete(id)
+    await entry.listener.close()
   }
 
   // --- the end ---

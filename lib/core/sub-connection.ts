@@ -286,6 +286,8 @@ export class SubConnection extends Duplex {
   /** All that is consumed passes here, but for what is handed on as it comes. */
   override read(size?: number): Buffer | null {
     let chunk: Buffer | null = super.read(size)
+    // Node.js itself reads 0 bytes now and then: that wants nothing.
+    if (size === 0) return chunk
     if (chunk === null && this.#backlog.bytes > 0 && !this.#downstream) {
       for (const waiting of this.#backlog.take()) this.push(waiting)
       chunk = super.read(size)

@@ -7,11 +7,13 @@ export const WINDOW_FLOOR = 4096
 export const EARLY_WINDOW = 16_384
 const POOL = 64 * 1024 * 1024
 const FIRST_WINDOW = 256 * 1024
+/** However large a window is, the peer hears of this much. */
+const CREDIT_AT_MOST = 1024 * 1024
 /** First windows share this, so that many idle sub-connections leave room for a few busy ones to grow. */
 const FIRST_WINDOWS = 4 * 1024 * 1024
 /** A window that was used up within so many round trips doubles; one that took so many is halved, but not below. */
 const GROW_WITHIN = 2
-const SHRINK_BEYOND = 8
+const SHRINK_BEYOND = 4
 const LEAST_GROWN = 65_536
 /** A window never grows to cover less than this many ms: below it the turns of the event loop are the distance. */
 const SHORTEST_TRIP = 1
@@ -126,7 +128,7 @@ export class ReceiveWindow {
   release(held: number, rtt: number | undefined): number {
     const consumed = this.#received - held
     const due = consumed + this.#size - this.#granted
-    if (due < Math.min(this.#size / 2, FIRST_WINDOW)) return 0
+    if (due < Math.min(this.#size / 2, CREDIT_AT_MOST)) return 0
     if (consumed - this.#mark >= this.#size) {
       const now = performance.now()
       const trips = (now - this.#since) / Math.max(rtt ?? 0, SHORTEST_TRIP)
@@ -136,12 +138,14 @@ export class ReceiveWindow {
       this.#mark = consumed
     }
     const credit = consumed + this.#size - this.#granted
+    // What was granted stays granted: a window that has just been halved gives nothing for a while.
+    if (credit <= 0) return 0
     this.#granted += credit
     if (this.#beyond > 0) this.#account()
     return credit
   }
 
-  /** Twice a day's need is enough: what a window has beyond only waits in queues, and others wait behind it. */
+  /** What a window has beyond the need only waits in queues, and others wait behind it. */
   #shrink(): void {
     const size = Math.max(Math.floor(this.#size / 2), Math.min(this.#size, LEAST_GROWN))
     this.#pool.give(this.#size - size + WINDOW_FLOOR)

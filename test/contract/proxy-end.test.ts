@@ -43,6 +43,8 @@ everyWay('a drain takes nothing new, finishes what is open, then closes', both, 
   await assert.rejects(near.accept(ANY_PORT), draining)
   await assert.rejects(near.newListener({ Listen: ANY_PORT, Forward: target.endpoint }), draining)
   await assert.rejects(near.newPeerListener({ Listen: ANY_PORT, Forward: target.endpoint }), draining)
+  // What was opened before the other side heard of it would be served.
+  while (far.serving) await new Promise((resolve) => setImmediate(resolve))
   await assert.rejects(far.dial(target.endpoint), draining)
   await assert.rejects(far.accept(ANY_PORT), draining)
   assert.equal(near.state, 'draining')

@@ -99,9 +99,10 @@ test('an error here is the reason there', async () => {
 
 test('an end that is destroyed closes the other', async () => {
   const [near, far] = connected()
-  const closed = once(near, 'close')
+  const failed = once(near, 'error')
   far.destroy()
-  await closed
+  const [error] = await failed
+  assert.equal(error.code, 'PROXY_ERR_RESET')
   assert.equal(near.destroyed, true)
 })
 

@@ -418,7 +418,7 @@ const VIOLATIONS: [string, Buffer][] = [
   ['an ack beyond 2^53', frame(Frame.ack, 0, u64(2n ** 53n))],
   ['a ping of 7 bytes', frame(Frame.ping, 0, Buffer.alloc(7))],
   ['a ping of 9 bytes', frame(Frame.ping, 0, Buffer.alloc(9))],
-  ['a frame type of 0x05', frame(0x05, 0)],
+  ['a frame type of 0x06', frame(0x06, 0)],
   ['a frame type of 0x16', frame(0x16, 1)],
   ['a frame type of 0x24', frame(0x24, 1)],
   ['a frame type of 0xff', frame(0xff, 1)],

@@ -87,13 +87,28 @@ test('credit comes back when half the window was written on, and not for what is
   assert.equal(window.accept(1), false)
 })
 
-test('credit of a large window comes back in steps of 256 KiB', (t) => {
+test('credit of a large window comes back in steps of 1 MiB', (t) => {
   clockOf(t)
   const window = new ReceiveWindow(new WindowPool(), 8 * KIB * KIB, 0)
-  window.accept(256 * KIB - 1)
+  window.accept(KIB * KIB - 1)
   assert.equal(window.release(0, undefined), 0)
   window.accept(1)
-  assert.equal(window.release(0, undefined), 256 * KIB)
+  assert.equal(window.release(0, undefined), KIB * KIB)
+})
+
+test('a window that took more than four round trips is halved, not below 64 KiB, and what was granted stays', (t) => {
+  const clock = clockOf(t)
+  const window = new ReceiveWindow(new WindowPool(), 256 * KIB, 0)
+  const sizes: number[] = []
+  let credit = 256 * KIB
+  for (let round = 0; round < 5; round++) {
+    clock.now += 1000
+    // All that was granted may be used, also right after the window was halved.
+    credit = useUp(window, credit, 1)
+    assert.equal(credit, window.size)
+    sizes.push(window.size / KIB)
+  }
+  assert.deepEqual(sizes, [128, 64, 64, 64, 64])
 })
 
 test('a window that is used up within two round trips doubles', (t) => {
