@@ -37,7 +37,7 @@ export async function createNode(options: NodeOptions): Promise<SymportNode> {
   const side = new Side(options)
   const credential = deriveCredential(options.secret)
   await side.listen()
-  const running = run(side, options, await credential)
+  const running = run(side, options, credential)
 
   const drain = async ({ signal = new AbortController().signal } = {}): Promise<void> => {
     await side.drain(signal)
@@ -54,7 +54,7 @@ export async function createNode(options: NodeOptions): Promise<SymportNode> {
   }
 }
 
-async function run(side: Side, options: NodeOptions, credential: Credential): Promise<void> {
+async function run(side: Side, options: NodeOptions, credential: Promise<Credential>): Promise<void> {
   const signal = side.stopping
   const { id: label, identity } = options
   let ceiling = FIRST_DELAY

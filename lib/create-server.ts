@@ -33,9 +33,10 @@ export interface SymportServer extends AsyncDisposable {
 export async function createServer(options: ServerOptions): Promise<SymportServer> {
   const { secret, staticKey } = options
   const suite = suiteOf(secret)
-  const psk = await derivePsk(secret, '', suite)
+  // Under way while the rest starts: a node that is quick waits for it in its handshake.
+  const psk = derivePsk(secret, '', suite)
   const acceptor = new Acceptor({
-    pskFor: async (name, wanted) => (name === '' && wanted === suite ? psk : undefined),
+    pskFor: async (name, wanted) => (name === '' && wanted === suite ? await psk : undefined),
     staticKey,
   })
   const side = new Side(options)
@@ -52,7 +53,7 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
 
   const listener: LinkListener = await options.listen(onLink)
   side.onEvent({ type: 'listening', address: listener.address })
-  await side.listen()
+  await Promise.all([side.listen(), psk])
 
   const drain = async ({ signal = new AbortController().signal } = {}): Promise<void> => {
     await Promise.all([side.drain(signal), listener.close()])

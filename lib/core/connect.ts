@@ -41,7 +41,7 @@ export interface ConnectOptions extends Abortable, MainOptions {
   /** The credential's name; empty for a shared secret. Default: empty. */
   id?: string
   /** A token, a secret that a person chose, or what `deriveCredential` made of either. */
-  secret: string | Credential
+  secret: string | Credential | Promise<Credential>
   /** How long dialling and the handshake may each take, in ms. Default 10,000. */
   timeout?: number
 }
@@ -52,10 +52,10 @@ export async function connect(
   options: ConnectOptions,
 ): Promise<MainConnection> {
   const { secret } = options
-  const credential = typeof secret === 'string' ? await deriveCredential(secret, options.id) : secret
-  const link = await dial({ signal: options.signal })
+  const credential = typeof secret === 'string' ? deriveCredential(secret, options.id) : secret
+  const [link] = await Promise.all([dial({ signal: options.signal }), credential])
   return await withDeadline(link, options, async (reader) =>
-    MainConnection.start(await dialHandshake(link, reader, credential), options),
+    MainConnection.start(await dialHandshake(link, reader, await credential), options),
   )
 }
 

@@ -16,7 +16,7 @@ const GROW_WITHIN = 2
 const SHRINK_BEYOND = 4
 const LEAST_GROWN = 65_536
 /** A window never grows to cover less than this many ms: below it the turns of the event loop are the distance. */
-const SHORTEST_TRIP = 1
+const SHORTEST_TRIP = 0.5
 
 /** What the windows of many sessions together may take above their floors. A server has one for all its nodes. */
 export class WindowBudget {
