@@ -28,9 +28,13 @@ export function suiteOf(secret: string): Suite {
   return readToken(secret) ? 'NKpsk0' : 'NNpsk0'
 }
 
+function assertSecret(secret: string): void {
+  if (secret === '') throw new ProxyError('PROXY_ERR_SECRET', 'the secret is empty')
+}
+
 /** Prepares a secret for `connect`. Do it once, not per connection: it is made to be slow. */
 export async function deriveCredential(secret: string, id = ''): Promise<Credential> {
-  if (secret === '') throw new ProxyError('PROXY_ERR_SECRET', 'the secret is empty')
+  assertSecret(secret)
   const token = readToken(secret)
   const suite = suiteOf(secret)
   const psk = await derivePsk(secret, id, suite)
@@ -52,8 +56,11 @@ export async function connect(
   options: ConnectOptions,
 ): Promise<MainConnection> {
   const { secret } = options
-  const credential = typeof secret === 'string' ? deriveCredential(secret, options.id) : secret
-  const [link] = await Promise.all([dial({ signal: options.signal }), credential])
+  if (typeof secret === 'string') assertSecret(secret)
+  // Under way while the link is dialled.
+  const credential = Promise.resolve(typeof secret === 'string' ? deriveCredential(secret, options.id) : secret)
+  credential.catch(() => {})
+  const link = await dial({ signal: options.signal })
   return await withDeadline(link, options, async (reader) =>
     MainConnection.start(await dialHandshake(link, reader, await credential), options),
   )

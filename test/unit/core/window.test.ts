@@ -131,15 +131,15 @@ test('a window that lasts two round trips stays as it is', (t) => {
   assert.equal(window.size, 10_000)
 })
 
-test('a round trip that is not known, or hardly takes any time, counts as 1 ms', (t) => {
+test('a round trip that is not known, or hardly takes any time, counts as 0.5 ms', (t) => {
   const clock = clockOf(t)
   for (const rtt of [undefined, 0, 0.1]) {
     const window = new ReceiveWindow(new WindowPool(), 10_000, 0)
     useUp(window, 10_000, rtt)
-    clock.now += 2
+    clock.now += 1
     useUp(window, 10_000, rtt)
     assert.equal(window.size, 10_000)
-    clock.now += 1.9
+    clock.now += 0.9
     useUp(window, 10_000, rtt)
     assert.equal(window.size, 20_000)
   }
