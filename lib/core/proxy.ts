@@ -153,20 +153,17 @@ export class Proxy
     if (this.#state === 'closed') return
     this.#transition('draining')
     const over = options.signal ? AbortSignal.any([options.signal, this.#ended.signal]) : this.#ended.signal
+    const noted = until(over, (resolve) => {
+      this.#onNoted = resolve
+    })
     this.main.control(Frame.draining, 0, DRAINING)
     for (const listener of [...this.#listeners]) await listener.close()
     // What the peer opened before it heard of this is served like the rest.
-    await new Promise<void>((resolve) => {
-      this.#onNoted = resolve
-      over.addEventListener('abort', () => resolve())
-      if (over.aborted) resolve()
-    })
+    await noted
     for (const listener of [...this.#atPeer.values()]) await listener.close()
     if (this.#mux.size > 0) {
-      await new Promise<void>((resolve) => {
+      await until(over, (resolve) => {
         this.#onIdle = resolve
-        over.addEventListener('abort', () => resolve())
-        if (over.aborted) resolve()
       })
     }
     this.close()
@@ -397,6 +394,15 @@ export class Proxy
     this.#atPeer.clear()
     this.#forPeer.clear()
   }
+}
+
+/** Resolves when `subscribe`'s callback is called, or `over` fires. */
+function until(over: AbortSignal, subscribe: (resolve: () => void) => void): Promise<void> {
+  return new Promise((resolve) => {
+    over.addEventListener('abort', () => resolve())
+    if (over.aborted) resolve()
+    subscribe(resolve)
+  })
 }
 
 function aborted(signal: AbortSignal): ProxyError {
