@@ -22,6 +22,9 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
           )
         }
         break
+      case 'draining':
+        log.info({ [peer]: event.peer.id }, `${peer} is about to stop`)
+        break
       case 'disconnected':
         log.info(
           { [peer]: event.peer.id, code: event.reason.code, reason: event.reason.message },

@@ -505,8 +505,8 @@ export class MainConnection implements ReaderOwner {
     if (!pinged?.payload.equals(payload)) return
     this.#pinged = undefined
     const sample = performance.now() - pinged.at
-    // Falls at once and rises slowly: queues on the way must not pass for distance.
-    this.#rtt = this.#rtt === undefined || sample < this.#rtt ? sample : this.#rtt + (sample - this.#rtt) / 8
+    // Falls at once and rises very slowly: queues on the way, our own above all, must not pass for distance.
+    this.#rtt = this.#rtt === undefined || sample < this.#rtt ? sample : this.#rtt + (sample - this.#rtt) / 64
   }
 
   #onTick(period: number): void {

@@ -104,6 +104,7 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     payload.writeUInt32BE(sub.window, 0)
     this.#main.control(Frame.opened, sub.id, payload)
     sub.accepted()
+    this.#main.measure()
   }
 
   #full(): never {
@@ -141,6 +142,8 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
         const sub = this.#known(id)
         if (!this.#answered(sub)) throw new ProxyError('PROXY_ERR_FRAME', `an answer that nobody waits for: ${id}`)
         sub.onOpened(readCredit(payload))
+        // Now, while little is on the way yet.
+        this.#main.measure()
         break
       }
       case Frame.credit: {

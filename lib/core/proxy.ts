@@ -41,10 +41,16 @@ const NEXT: Record<State, readonly State[]> = {
  * One end of a main connection. There is no client and no server variant: either end listens, the other forwards.
  *
  * Events: `state` (the new one), `open` (a sub-connection has connected), `listening` (the peer has a listener here now),
- * `refused` (an open, a dial or a listen that either side did not allow or could not do).
+ * `draining` (the peer is about to stop), `refused` (an open, a dial or a listen that either side did not allow or could not do).
  */
 export class Proxy
-  extends EventEmitter<{ state: [State]; open: [SubConnection]; listening: [Endpoint]; refused: [ProxyError] }>
+  extends EventEmitter<{
+    state: [State]
+    open: [SubConnection]
+    listening: [Endpoint]
+    draining: []
+    refused: [ProxyError]
+  }>
   implements AsyncDisposable
 {
   readonly main: MainConnection
@@ -324,6 +330,7 @@ export class Proxy
       this.#noted = true
     } else {
       this.#peerDraining = true
+      this.emit('draining')
       this.main.control(Frame.draining, 0, NOTED)
     }
   }

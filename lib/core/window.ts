@@ -15,6 +15,8 @@ const FIRST_WINDOWS = 4 * 1024 * 1024
 const GROW_WITHIN = 2
 const SHRINK_BEYOND = 4
 const LEAST_GROWN = 65_536
+/** Whoever uses a window up within so many ms is busy: among the busy ones windows become alike, so that shares do. */
+const BUSY = 1000
 /** A window never grows to cover less than this many ms: below it the turns of the event loop are the distance. */
 const SHORTEST_TRIP = 0.5
 
@@ -42,6 +44,7 @@ const EARLY_POOL = 1024 * EARLY_WINDOW
 export class WindowPool {
   readonly #budget: WindowBudget
   #used = 0
+  #typical: number | undefined
   /** Bytes that came beyond windows, because they were sent before their windows were known. */
   early = 0
 
@@ -60,6 +63,12 @@ export class WindowPool {
     const window = Math.max(WINDOW_FLOOR, Math.floor(Math.min(FIRST_WINDOW, share, this.free / 2)))
     this.#use(window - WINDOW_FLOOR)
     return window
+  }
+
+  /** A window of this size has just been used up. Answers what those that are used up measure on average. */
+  note(size: number): number {
+    this.#typical = this.#typical === undefined ? size : this.#typical + (size - this.#typical) / 16
+    return this.#typical
   }
 
   /** How much a window of `size` grows: it doubles, but not beyond half of what would be free without it. */
@@ -131,9 +140,11 @@ export class ReceiveWindow {
     if (due < Math.min(this.#size / 2, CREDIT_AT_MOST)) return 0
     if (consumed - this.#mark >= this.#size) {
       const now = performance.now()
-      const trips = (now - this.#since) / Math.max(rtt ?? 0, SHORTEST_TRIP)
-      if (trips < GROW_WITHIN) this.#size += this.#pool.grow(this.#size)
-      else if (trips > SHRINK_BEYOND) this.#shrink()
+      const elapsed = now - this.#since
+      const trips = elapsed / Math.max(rtt ?? 0, SHORTEST_TRIP)
+      const typical = this.#pool.note(this.#size)
+      if (trips < GROW_WITHIN || (this.#size < typical / 2 && elapsed < BUSY)) this.#size += this.#pool.grow(this.#size)
+      else if (trips > SHRINK_BEYOND || this.#size > typical * 2) this.#shrink()
       this.#since = now
       this.#mark = consumed
     }

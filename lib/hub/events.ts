@@ -14,6 +14,8 @@ export type HubEvent =
   /** The server takes main connections at `address`. */
   | { readonly type: 'listening'; readonly address: string }
   | { readonly type: 'connected'; readonly peer: Connected; readonly standby: boolean }
+  /** The peer is about to stop: what is open may finish, and nothing new goes there. */
+  | { readonly type: 'draining'; readonly peer: Connected }
   | { readonly type: 'disconnected'; readonly peer: Connected; readonly reason: ProxyError }
   /** A handshake failed at the server. */
   | { readonly type: 'rejected'; readonly remote: string | undefined; readonly reason: ProxyError }

@@ -65,6 +65,7 @@ export class Side {
     const proxy = new Proxy(main, { ...this.#options, budget: this.#budget })
     const peer: Connected = { proxy, id, remote: main.remote }
     proxy.on('listening', (bound) => this.onEvent({ type: 'listening-for', peer, bound }))
+    proxy.on('draining', () => this.onEvent({ type: 'draining', peer }))
     const standby = this.pool.add(peer)
     this.onEvent({ type: 'connected', peer, standby })
     void main.closed.then((reason) => {

@@ -113,7 +113,10 @@ everyWay('64 bulk transfers share evenly', { links }, async ({ near, farCode }) 
   }
   measuring = true
   const all = (): number => received.reduce((sum, bytes) => sum + bytes, 0)
-  await eventually(() => all() > 96 * MIB, 'the bulk moves', 8000)
+  // The first ones have grown while they were few; what counts is that it evens out.
+  await eventually(() => all() > 160 * MIB, 'the bulk moves', 8000)
+  received.fill(0)
+  await eventually(() => all() > 160 * MIB, 'the bulk moves on', 8000)
   stop.abort()
   const [least, most] = [Math.min(...received), Math.max(...received)]
   assert.ok(most < 3 * least, `between ${(least / MIB).toFixed(2)} and ${(most / MIB).toFixed(2)} MiB each`)

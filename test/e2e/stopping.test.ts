@@ -48,7 +48,7 @@ describe('stopping', { concurrency: 3 }, () => {
     const socket = await open(stage, listen)
     await echo(socket, 'before')
     node.signal('SIGTERM')
-    await logged(node, 'stopping: open connections may finish')
+    await logged(server, 'node is about to stop')
     assert.equal(await visit(stage, listen), '')
     await echo(socket, 'while it stops')
     socket.end()

@@ -254,3 +254,17 @@ test('whatever is sent and read in whatever order, credit is never negative and 
     }),
   )
 })
+
+test('windows of busy sub-connections become alike: a small one grows, and a large one shrinks', (t) => {
+  const clock = clockOf(t)
+  const pool = new WindowPool()
+  const small = new ReceiveWindow(pool, 64 * KIB, 0)
+  const large = new ReceiveWindow(pool, 4096 * KIB, 0)
+  const credit = new Map([small, large].map((window) => [window, window.size]))
+  for (let round = 0; round < 60; round++) {
+    // Three round trips each: neither too little nor too much by itself.
+    clock.now += 30
+    for (const window of [small, large]) credit.set(window, useUp(window, credit.get(window) ?? 0, 10))
+  }
+  assert.ok(large.size <= 4 * small.size, `${small.size / KIB} and ${large.size / KIB} KiB`)
+})
