@@ -1,5 +1,13 @@
 import type { KeyObject } from 'node:crypto'
-import { type Abortable, type Credential, connect, deriveCredential, type Link, ProxyError } from './core/index.ts'
+import {
+  type Abortable,
+  assertSecret,
+  type Credential,
+  connect,
+  deriveCredential,
+  type Link,
+  ProxyError,
+} from './core/index.ts'
 import type { Connected } from './hub/events.ts'
 import { pause } from './hub/mappings.ts'
 import { Side, type SideOptions } from './hub/side.ts'
@@ -32,8 +40,11 @@ const REFUSED_DELAY = 60_000
 /**
  * A node: keeps one main connection to a server, dialling again without limit, and this side's mappings. Its own
  * listeners stand when the promise resolves; the first connection may still be under way.
+ *
+ * @throws ProxyError PROXY_ERR_SECRET if the secret is empty
  */
 export async function createNode(options: NodeOptions): Promise<SymportNode> {
+  assertSecret(options.secret)
   const side = new Side(options)
   const credential = deriveCredential(options.secret)
   await side.listen()

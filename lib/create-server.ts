@@ -1,5 +1,5 @@
 import type { KeyObject } from 'node:crypto'
-import { Acceptor, derivePsk, type Link, ProxyError, suiteOf } from './core/index.ts'
+import { Acceptor, assertSecret, derivePsk, type Link, ProxyError, suiteOf } from './core/index.ts'
 import type { Connected } from './hub/events.ts'
 import { Side, type SideOptions } from './hub/side.ts'
 import type { LinkListener } from './transports/transport.ts'
@@ -28,10 +28,11 @@ export interface SymportServer extends AsyncDisposable {
  * A server: accepts main connections of nodes that know the secret, and keeps this side's mappings. It listens when the
  * promise resolves; a mapping that cannot listen is an event, and the others go on.
  *
- * @throws ProxyError PROXY_ERR_LISTEN_FAILED if nodes cannot be listened for
+ * @throws ProxyError PROXY_ERR_LISTEN_FAILED if nodes cannot be listened for, PROXY_ERR_SECRET if the secret is empty
  */
 export async function createServer(options: ServerOptions): Promise<SymportServer> {
   const { secret, staticKey } = options
+  assertSecret(secret)
   const suite = suiteOf(secret)
   // Under way while the rest starts: a node that is quick waits for it in its handshake.
   const psk = derivePsk(secret, '', suite)
@@ -51,7 +52,10 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
     }
   }
 
-  const listener: LinkListener = await options.listen(onLink)
+  const listener: LinkListener = await options.listen(onLink).catch(async (error) => {
+    await side.drain(AbortSignal.abort())
+    throw error
+  })
   side.onEvent({ type: 'listening', address: listener.address })
   await Promise.all([side.listen(), psk])
 

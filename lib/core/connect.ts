@@ -28,7 +28,8 @@ export function suiteOf(secret: string): Suite {
   return readToken(secret) ? 'NKpsk0' : 'NNpsk0'
 }
 
-function assertSecret(secret: string): void {
+/** @throws ProxyError PROXY_ERR_SECRET */
+export function assertSecret(secret: string): void {
   if (secret === '') throw new ProxyError('PROXY_ERR_SECRET', 'the secret is empty')
 }
 

@@ -280,13 +280,14 @@ export class Proxy
   ): Promise<PeerListener> {
     this.#assertOpen()
     assertNotAborted(options.signal)
+    const payload = Buffer.from(JSON.stringify({ Listen: checkEndpoint(at) }))
     const id = ++this.#lastListener
     const listener = new PeerListener(onOpen, () => {
       this.#atPeer.delete(id)
       this.main.control(Frame.unlisten, id)
     })
     this.#atPeer.set(id, listener)
-    this.main.control(Frame.listen, id, Buffer.from(JSON.stringify({ Listen: checkEndpoint(at) })))
+    this.main.control(Frame.listen, id, payload)
     try {
       await listener.ready(options.signal)
     } catch (error) {
