@@ -2,14 +2,16 @@ import type { KeyObject } from 'node:crypto'
 import {
   type Abortable,
   assertSecret,
+  Backoff,
   type Credential,
   connect,
   deriveCredential,
   type Link,
+  type MainConnection,
   ProxyError,
+  pause,
 } from './core/index.ts'
 import type { Connected } from './hub/events.ts'
-import { pause } from './hub/mappings.ts'
 import { Side, type SideOptions } from './hub/side.ts'
 
 export interface NodeOptions extends SideOptions {
@@ -31,11 +33,6 @@ export interface SymportNode extends AsyncDisposable {
   drain(options?: { signal?: AbortSignal }): Promise<void>
   close(): Promise<void>
 }
-
-const FIRST_DELAY = 100
-const LONGEST_DELAY = 1500
-/** After a refusal: what the secret is does not change by asking often. */
-const REFUSED_DELAY = 60_000
 
 /**
  * A node: keeps one main connection to a server, dialling again without limit, and this side's mappings. Its own
@@ -67,26 +64,32 @@ export async function createNode(options: NodeOptions): Promise<SymportNode> {
 
 async function run(side: Side, options: NodeOptions, credential: Promise<Credential>): Promise<void> {
   const signal = side.stopping
-  const { id: label, identity } = options
-  let ceiling = FIRST_DELAY
+  const { id: label, identity, keepalive, resumeTimeout, limits } = options
+  const backoff = new Backoff()
+  let renewed: MainConnection | undefined
+  const settings = {
+    ...{ secret: credential, label, identity, keepalive, resumeTimeout, limits, signal, budget: side.budget },
+    onRenewed: (main: MainConnection) => {
+      renewed = main
+    },
+    onRetry: (reason: ProxyError, delay: number) => side.onEvent({ type: 'retrying', reason, delay }),
+  }
   while (!signal.aborted) {
-    let delay = 0
+    let reason: ProxyError
     try {
-      const main = await connect(options.dial, { secret: credential, label, identity, signal })
+      const main = renewed ?? (await connect(options.dial, settings))
+      renewed = undefined
       const peer = side.add(main, options.server)
-      const reason = await main.closed
+      reason = await main.closed
       await peer.proxy.closed
-      // Only what was carried and acknowledged shows that the way is good.
-      if (main.acknowledged) ceiling = FIRST_DELAY
-      delay = Math.random() * ceiling
-      if (!signal.aborted) side.onEvent({ type: 'retrying', reason, delay })
+      if (main.acknowledged) backoff.reset()
     } catch (error) {
-      const reason = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
-      delay = reason.code === 'PROXY_ERR_REFUSED' ? REFUSED_DELAY : Math.random() * ceiling
-      if (!signal.aborted) side.onEvent({ type: 'retrying', reason, delay })
+      reason = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
     }
-    // Full jitter: many nodes that lost one server do not come back in step.
-    ceiling = Math.min(LONGEST_DELAY, ceiling * 2)
+    if (renewed || signal.aborted) continue
+    const delay = backoff.next(reason)
+    side.onEvent({ type: 'retrying', reason, delay })
     await pause(delay, signal)
   }
+  renewed?.close()
 }

@@ -1,7 +1,9 @@
 import type { KeyObject } from 'node:crypto'
-import { Acceptor, assertSecret, derivePsk, type Link, ProxyError, suiteOf } from './core/index.ts'
+import { assertSecret, derivePsk, type Link, ProxyError, suiteOf } from './core/index.ts'
+import { Door } from './hub/door.ts'
 import type { Connected } from './hub/events.ts'
 import { Side, type SideOptions } from './hub/side.ts'
+import { Admission } from './policy/admission.ts'
 import type { LinkListener } from './transports/transport.ts'
 
 export interface ServerOptions extends SideOptions {
@@ -11,6 +13,11 @@ export interface ServerOptions extends SideOptions {
   secret: string
   /** The private X25519 key whose public half is in the token. */
   staticKey?: KeyObject | undefined
+  /** Handshakes at once, in all and from one address. Default 1,024 and 64. */
+  maxHandshakes?: number | undefined
+  handshakesPerAddress?: number | undefined
+  /** Main connections at once, those without a link included. Default 4,096. */
+  maxSessions?: number | undefined
 }
 
 export interface SymportServer extends AsyncDisposable {
@@ -36,16 +43,17 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
   const suite = suiteOf(secret)
   // Under way while the rest starts: a node that is quick waits for it in its handshake.
   const psk = derivePsk(secret, '', suite)
-  const acceptor = new Acceptor({
-    pskFor: async (name, wanted) => (name === '' && wanted === suite ? await psk : undefined),
-    staticKey,
-  })
   const side = new Side(options)
+  const { keepalive, resumeTimeout, limits, maxHandshakes, maxSessions } = options
+  const door = new Door(new Admission({ perAddress: options.handshakesPerAddress }), {
+    ...{ staticKey, keepalive, resumeTimeout, limits, maxHandshakes, maxSessions, budget: side.budget },
+    pskFor: async (name, wanted) => (name === '' && wanted === suite ? await psk : undefined),
+  })
 
   const onLink = async (link: Link): Promise<void> => {
     try {
-      const { main } = await acceptor.accept(link, { signal: side.stopping })
-      side.add(main, main.peer.label)
+      const { main, resumed } = await door.accept(link, side.stopping)
+      if (!resumed) side.add(main, main.peer.label)
     } catch (error) {
       const reason = ProxyError.from(error, 'PROXY_ERR_HANDSHAKE')
       if (!side.stopping.aborted) side.onEvent({ type: 'rejected', remote: link.remote, reason })

@@ -1,10 +1,14 @@
 import { type Endpoint, formatEndpoint, type HubEvent, type OnEvent } from '../../lib/index.ts'
 import type { Logger } from './log.ts'
 
+/** Lines about strangers in one minute. */
+const LINES = 20
+
 /** Writes what happens into the log. `side` is this one; the peer is the other. */
 export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: boolean): OnEvent {
   const peer = side === 'server' ? 'node' : 'server'
   const quiet = onceAMinute()
+  const rejected = someAMinute((more) => log.warn(`refused ${more} more connections in the last minute`))
   return (event: HubEvent): void => {
     switch (event.type) {
       case 'listening':
@@ -25,6 +29,18 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
       case 'draining':
         log.info({ [peer]: event.peer.id }, `${peer} is about to stop`)
         break
+      case 'paused':
+        log.warn(
+          { [peer]: event.peer.id, code: event.reason.code },
+          `lost the link to the ${peer}, open connections wait: ${event.reason.message}`,
+        )
+        break
+      case 'resumed':
+        log.info(
+          { [peer]: event.peer.id, address: event.peer.remote, pause: Math.round(event.pause) },
+          'goes on with a new link: nothing is lost',
+        )
+        break
       case 'disconnected':
         log.info(
           { [peer]: event.peer.id, code: event.reason.code, reason: event.reason.message },
@@ -32,10 +48,12 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
         )
         break
       case 'rejected':
-        log.warn(
-          { address: event.remote, code: event.reason.code, reason: event.reason.message },
-          'refused a connection',
-        )
+        rejected(() => {
+          log.warn(
+            { address: event.remote, code: event.reason.code, reason: event.reason.message },
+            'refused a connection',
+          )
+        })
         break
       case 'retrying':
         log[event.reason.code === 'PROXY_ERR_REFUSED' ? 'error' : quiet(event.reason.message) ? 'debug' : 'warn'](
@@ -90,5 +108,21 @@ function onceAMinute(): (text: string) => boolean {
     last = text
     at = now
     return false
+  }
+}
+
+/** Strangers come in floods: 20 lines a minute, then a number. */
+function someAMinute(summarise: (more: number) => void): (tell: () => void) => void {
+  let since = Number.NEGATIVE_INFINITY
+  let count = 0
+  return (tell) => {
+    const now = Date.now()
+    if (now - since > 60_000) {
+      if (count > LINES) summarise(count - LINES)
+      since = now
+      count = 0
+    }
+    count++
+    if (count <= LINES) tell()
   }
 }

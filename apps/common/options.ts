@@ -1,15 +1,28 @@
-import { type DomainPlugin, type Pattern, parsePattern, parseSpec, type Spec, tcp, unix } from '../../lib/index.ts'
-import type { ListFlag, StringFlag } from './flags.ts'
+import {
+  type DomainPlugin,
+  type Keepalive,
+  type Pattern,
+  ProxyError,
+  parsePattern,
+  parseSpec,
+  type Spec,
+  tcp,
+  unix,
+} from '../../lib/index.ts'
+import { type ListFlag, type StringFlag, toDuration } from './flags.ts'
 import { LOG_FLAGS } from './log.ts'
 import { SECRET_FLAGS } from './secret.ts'
 
-export const DEFAULT_DRAIN = 30_000
+const DEFAULT_DRAIN = 30_000
+const SHORTEST_KEEPALIVE = 1000
 
 export const COMMON_FLAGS: readonly [
   ...typeof SECRET_FLAGS,
   StringFlag<'state'>,
   ListFlag<'allow'>,
   StringFlag<'drain-timeout'>,
+  StringFlag<'resume-timeout'>,
+  StringFlag<'keepalive'>,
   ...typeof LOG_FLAGS,
 ] = [
   ...SECRET_FLAGS,
@@ -26,8 +39,41 @@ export const COMMON_FLAGS: readonly [
     value: 'TIME',
     help: 'How long open connections may take to finish at the end. Default: 30s.',
   },
+  {
+    name: 'resume-timeout',
+    kind: 'string',
+    value: 'TIME',
+    help: 'How long open connections wait for a lost link to come back; 0s: not at all. Default: 120s.',
+  },
+  {
+    name: 'keepalive',
+    kind: 'string',
+    value: 'TIME',
+    help: 'The other side is asked for a sign of life after this long in silence; 10 s later the link is lost. Default: 15s.',
+  },
   ...LOG_FLAGS,
 ]
+
+/** How long things may take, in ms. */
+export function parseTimes(values: {
+  'drain-timeout': string | undefined
+  'resume-timeout': string | undefined
+  keepalive: string | undefined
+}): { drainTimeout: number; resumeTimeout: number | undefined; keepalive: Keepalive | undefined } {
+  const parse = (name: keyof typeof values): number | undefined => {
+    const value = values[name]
+    return value === undefined ? undefined : toDuration(value, name)
+  }
+  const idle = parse('keepalive')
+  if (idle !== undefined && idle < SHORTEST_KEEPALIVE) {
+    throw new ProxyError('PROXY_ERR_USAGE', '--keepalive: at least 1s')
+  }
+  return {
+    drainTimeout: parse('drain-timeout') ?? DEFAULT_DRAIN,
+    resumeTimeout: parse('resume-timeout'),
+    keepalive: idle === undefined ? undefined : { idle, timeout: 10_000 },
+  }
+}
 
 /** Everything that can be listened on and forwarded to. A new domain is one more line. */
 export function createDomains(): DomainPlugin[] {

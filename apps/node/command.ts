@@ -4,10 +4,10 @@ import { keepSecret, loadNodeKey, readSecret, secretFileFor } from '../../lib/st
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 import { command, type Runnable } from '../common/command.ts'
 import { logEvents } from '../common/events.ts'
-import { toDuration, toPort } from '../common/flags.ts'
+import { toPort } from '../common/flags.ts'
 import { isLoopbackHost, stateFolder, warnExposed } from '../common/identity.ts'
 import { checkLogLevel, createLog } from '../common/log.ts'
-import { COMMON_FLAGS, createDomains, DEFAULT_DRAIN, parsePatterns, parseSpecs } from '../common/options.ts'
+import { COMMON_FLAGS, createDomains, parsePatterns, parseSpecs, parseTimes } from '../common/options.ts'
 import { askSecret, givenSecret } from '../common/secret.ts'
 import { DEFAULT_PORT, type Place, parsePlace } from '../common/transports.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
@@ -57,8 +57,7 @@ const node: Runnable = command({
     const peerListeners = parseSpecs(values.peer_listener, domains)
     const place = serverPlace(values, positionals)
     const dial = values.allow.length > 0 ? parsePatterns(values.allow) : 'any'
-    const timeout =
-      values['drain-timeout'] === undefined ? DEFAULT_DRAIN : toDuration(values['drain-timeout'], 'drain-timeout')
+    const { drainTimeout: timeout, ...times } = parseTimes(values)
     const id = checkId(values.id ?? hostname().slice(0, 64))
     const given = await givenSecret(values)
     const state = stateFolder(values.state)
@@ -78,6 +77,7 @@ const node: Runnable = command({
       listeners,
       peerListeners,
       domains,
+      ...times,
       policy: createPolicy({ dial, listenPorts: 'any' }),
       onEvent: logEvents(log, 'node', false),
     })

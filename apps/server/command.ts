@@ -3,10 +3,10 @@ import { isGuessable, loadOrMakeSecret, loadServerIdentity } from '../../lib/sto
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { logEvents } from '../common/events.ts'
-import { notEmpty, toDuration, toPort } from '../common/flags.ts'
+import { notEmpty, toPort } from '../common/flags.ts'
 import { isLoopbackHost, nodeCommand, stateFolder, warnExposed } from '../common/identity.ts'
 import { checkLogLevel, createLog, type Logger } from '../common/log.ts'
-import { COMMON_FLAGS, createDomains, DEFAULT_DRAIN, parsePatterns, parseSpecs } from '../common/options.ts'
+import { COMMON_FLAGS, createDomains, parsePatterns, parseSpecs, parseTimes } from '../common/options.ts'
 import { givenSecret } from '../common/secret.ts'
 import { DEFAULT_PORT, type Place, parsePlace } from '../common/transports.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
@@ -54,8 +54,7 @@ const server: Runnable = command({
     const place = parsePlace(notEmpty(values.host, 'host') ?? '0.0.0.0', '--host', { port, listening: true })
     const dial = values.allow.length > 0 ? parsePatterns(values.allow) : 'none'
     const listenPorts = values['allow-ports'] === undefined ? 'none' : parsePortRanges(values['allow-ports'])
-    const timeout =
-      values['drain-timeout'] === undefined ? DEFAULT_DRAIN : toDuration(values['drain-timeout'], 'drain-timeout')
+    const { drainTimeout: timeout, ...times } = parseTimes(values)
     const given = await givenSecret(values)
     const state = stateFolder(values.state)
     checkLogLevel(values['log-level'])
@@ -76,6 +75,7 @@ const server: Runnable = command({
       peerListeners,
       balance: values.balance,
       domains,
+      ...times,
       policy: createPolicy({ dial, listenPorts }),
       onEvent(event: HubEvent) {
         onEvent(event)

@@ -16,13 +16,13 @@ export class Backlog {
     return this.#bytes
   }
 
-  /** Copies the piece, unless it fills a good part of the memory that it keeps alive. */
-  append(piece: Buffer): void {
+  /** Copies the piece, unless it fills a good part of the memory that it keeps alive. Answers whether it did. */
+  append(piece: Buffer): boolean {
     this.#bytes += piece.length
     if (piece.length >= BLOCK && piece.length * 2 >= piece.buffer.byteLength) {
       this.#closeBlock()
       this.#done.push(piece)
-      return
+      return false
     }
     for (let rest = piece; rest.length > 0; ) {
       if (this.#block && this.#used === this.#block.length) this.#closeBlock()
@@ -31,6 +31,7 @@ export class Backlog {
       this.#used += taken
       rest = rest.subarray(taken)
     }
+    return true
   }
 
   /** All that waits; nothing does afterwards. */

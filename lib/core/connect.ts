@@ -1,9 +1,21 @@
 import { generateKeyPairSync, type KeyObject, randomBytes, scrypt } from 'node:crypto'
 import type { Abortable } from './domain.ts'
 import { ProxyError } from './errors.ts'
-import { acceptHandshake, type Credential, dialHandshake, keyHandshake, refuse, withDeadline } from './handshake.ts'
+import {
+  type AcceptorKeys,
+  acceptHandshake,
+  type Credential,
+  dialHandshake,
+  type Established,
+  keyHandshake,
+  type ResumeRequest,
+  type Role,
+  refuse,
+  withDeadline,
+} from './handshake.ts'
+import { type Limits, limitsOf } from './limits.ts'
 import type { Link } from './link.ts'
-import { MainConnection, type MainOptions, type Role } from './main-connection.ts'
+import { MainConnection, type MainOptions, type Redial } from './main-connection.ts'
 import { type Suite, x25519PublicKey } from './noise.ts'
 import { readToken } from './token.ts'
 
@@ -49,22 +61,42 @@ export interface ConnectOptions extends Abortable, MainOptions {
   secret: string | Credential | Promise<Credential>
   /** How long dialling and the handshake may each take, in ms. Default 10,000. */
   timeout?: number
+  /**
+   * When the peer knows the session no more, as after a restart of it, the old main connection ends, and the link that
+   * was dialled to go on with it carries this one. Without a callback it is closed: connect again.
+   */
+  onRenewed?: ((main: MainConnection) => void) | undefined
+  /** A try to go on has failed for this reason; the next one follows in `delay` ms. */
+  onRetry?: ((reason: ProxyError, delay: number) => void) | undefined
 }
 
-/** Dials a link and makes a main connection on it. One try: whoever wants another calls again. */
+/**
+ * Dials a link and makes a main connection on it. One try: whoever wants another calls again. Once it stands, it finds
+ * further links by itself, by `dial`, for as long as `resumeTimeout` lasts each time.
+ */
 export async function connect(
   dial: (options: Abortable) => Promise<Link>,
   options: ConnectOptions,
 ): Promise<MainConnection> {
-  const { secret } = options
+  const { secret, timeout, onRenewed, onRetry } = options
+  const limits = limitsOf(options.limits)
   if (typeof secret === 'string') assertSecret(secret)
   // Under way while the link is dialled.
   const credential = Promise.resolve(typeof secret === 'string' ? deriveCredential(secret, options.id) : secret)
   credential.catch(() => {})
-  const link = await dial({ signal: options.signal })
-  return await withDeadline(link, options, async (reader) =>
-    MainConnection.start(await dialHandshake(link, reader, await credential), options),
-  )
+
+  const establish = async <T>(
+    resume: ResumeRequest | undefined,
+    signal: AbortSignal | undefined,
+    run: (established: Established) => Promise<T>,
+  ): Promise<T> => {
+    const link = await dial({ signal })
+    return await withDeadline(link, { signal, timeout }, async (reader) =>
+      run(await dialHandshake(link, reader, await credential, limits, resume)),
+    )
+  }
+  const redial: Redial = { again: establish, onRenewed, onRetry }
+  return await establish(undefined, options.signal, (established) => MainConnection.start(established, options, redial))
 }
 
 export interface KeyOptions extends Abortable, MainOptions {
@@ -83,60 +115,126 @@ export async function connectWithKey(link: Link, options: KeyOptions): Promise<M
 }
 
 export interface AcceptorOptions extends MainOptions {
-  /** The psk of a credential, if there is one of this name that runs this suite. Never slow: it is asked by strangers. */
-  pskFor(name: string, suite: Suite): Promise<Uint8Array | undefined>
+  /**
+   * The psk of a credential, if there is one of this name that runs this suite. Never costly: it is asked by strangers.
+   * To let one of them wait, it may take its time; a rejection refuses the link.
+   */
+  pskFor(name: string, suite: Suite, link: Link): Promise<Uint8Array | undefined>
   /** The private X25519 key whose public half is in the tokens. Without one, tokens are refused. */
   staticKey?: KeyObject | undefined
   /** How long a handshake may take, in ms. Default 10,000. */
   timeout?: number | undefined
-  /** Handshakes under way at once; a link beyond that is closed. Default 1,024. */
+  /**
+   * Handshakes under way at once. One more takes the place of the oldest that has proven nothing yet; if there is none, it
+   * is closed with PROXY_ERR_TOO_MANY_HANDSHAKES. Default 1,024.
+   */
   maxHandshakes?: number | undefined
-  /** Main connections at once; one beyond that is closed with PROXY_ERR_TOO_MANY_SESSIONS. Default 4,096. */
+  /**
+   * Main connections at once, those without a link included; one beyond that is closed with PROXY_ERR_TOO_MANY_SESSIONS.
+   * Default 4,096.
+   */
   maxSessions?: number | undefined
+}
+
+interface Handshake {
+  readonly link: Link
+  /** The dialler has not shown yet that it knows a secret, or has seen one used. */
+  silent: boolean
+  /** It had to make room for another one. */
+  givenUp?: ProxyError
 }
 
 /** The accepting side of many main connections. */
 export class Acceptor {
   readonly #options: AcceptorOptions
+  readonly #limits: Limits
   readonly #staticKey: KeyObject
   /** Stands for every credential that does not exist: same cost, same answer as a wrong secret. */
   readonly #nobody = randomBytes(32)
-  #handshakes = 0
-  #sessions = 0
+  /** The sessions that live, with a link or waiting for one, by their names in hex. */
+  readonly #sessions = new Map<string, { readonly main: MainConnection; readonly secret: Buffer }>()
+  /** Those under way, oldest first. */
+  readonly #handshakes = new Set<Handshake>()
 
   constructor(options: AcceptorOptions) {
     this.#options = options
+    this.#limits = limitsOf(options.limits)
     this.#staticKey = options.staticKey ?? generateKeyPairSync('x25519').privateKey
   }
 
-  /** Resolves when the dialler has proven itself. Rejects, with the link closed, when it has not. */
+  /**
+   * Resolves when the dialler has proven itself: with a new main connection, or with the one that goes on over this link.
+   * Rejects, with the link closed, when it has not.
+   */
   async accept(link: Link, options: Abortable = {}): Promise<{ main: MainConnection; resumed: boolean }> {
-    if (this.#handshakes >= (this.#options.maxHandshakes ?? 1024)) {
-      link.destroy()
-      throw new ProxyError('PROXY_ERR_TOO_MANY_HANDSHAKES', 'too many handshakes at once', { retryable: true })
-    }
-    this.#handshakes++
+    const handshake: Handshake = { link, silent: true }
+    this.#makeRoom(link)
+    this.#handshakes.add(handshake)
     try {
-      const keys = {
-        staticKey: this.#staticKey,
-        pskFor: async (name: string, suite: Suite) => (await this.#options.pskFor(name, suite)) ?? this.#nobody,
-      }
-      const main = await withDeadline(
+      return await withDeadline(
         link,
         { ...options, timeout: this.#options.timeout },
-        async (reader) => MainConnection.start(await acceptHandshake(link, reader, keys), this.#options),
-        refuse,
+        async (reader) => {
+          const established = await acceptHandshake(link, reader, this.#keysFor(link))
+          handshake.silent = false
+          return await this.#start(established)
+        },
+        (_link, reader, error) => {
+          if (error.code === 'PROXY_ERR_STALE_EPOCH') link.destroy()
+          else if (handshake.silent) refuse(link, reader)
+        },
       )
-      if (this.#sessions >= (this.#options.maxSessions ?? 4096)) {
-        const full = new ProxyError('PROXY_ERR_TOO_MANY_SESSIONS', 'the server is full', { retryable: true })
-        main.close(full)
-        throw full
-      }
-      this.#sessions++
-      void main.closed.then(() => this.#sessions--)
-      return { main, resumed: false }
+    } catch (error) {
+      throw handshake.givenUp ?? error
     } finally {
-      this.#handshakes--
+      this.#handshakes.delete(handshake)
     }
+  }
+
+  #makeRoom(link: Link): void {
+    if (this.#handshakes.size < (this.#options.maxHandshakes ?? 1024)) return
+    const full = new ProxyError('PROXY_ERR_TOO_MANY_HANDSHAKES', 'too many handshakes at once', { retryable: true })
+    for (const handshake of this.#handshakes) {
+      if (!handshake.silent) continue
+      this.#handshakes.delete(handshake)
+      handshake.givenUp = full
+      handshake.link.destroy(full)
+      return
+    }
+    link.destroy()
+    throw full
+  }
+
+  #keysFor(link: Link): AcceptorKeys {
+    return {
+      staticKey: this.#staticKey,
+      limits: this.#limits,
+      pskFor: async (name, suite) => (await this.#options.pskFor(name, suite, link)) ?? this.#nobody,
+      find: (session, credential) => {
+        const known = this.#sessions.get(session.toString('hex'))
+        if (known?.main.peer.credential !== credential) return undefined
+        return { epoch: known.main.epoch, secret: known.secret }
+      },
+    }
+  }
+
+  async #start(established: Established): Promise<{ main: MainConnection; resumed: boolean }> {
+    const name = established.session.toString('hex')
+    if (established.resumed) {
+      const main = this.#sessions.get(name)?.main
+      if (!main) throw new ProxyError('PROXY_ERR_STALE_EPOCH', 'the session has ended meanwhile')
+      await main.takeOver(established)
+      return { main, resumed: true }
+    }
+    const main = await MainConnection.start(established, this.#options)
+    if (this.#sessions.size >= (this.#options.maxSessions ?? 4096)) {
+      const full = new ProxyError('PROXY_ERR_TOO_MANY_SESSIONS', 'the server is full', { retryable: true })
+      main.close(full)
+      throw full
+    }
+    const secret = established.resumeSecret
+    this.#sessions.set(name, { main, secret: secret ?? Buffer.alloc(0) })
+    void main.closed.then(() => this.#sessions.delete(name))
+    return { main, resumed: false }
   }
 }

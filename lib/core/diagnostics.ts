@@ -7,6 +7,8 @@ import { type Channel, channel } from 'node:diagnostics_channel'
  * | channel              | message                                        |
  * | -------------------- | ---------------------------------------------- |
  * | symport:main:open    | `{ main }`                                     |
+ * | symport:main:pause   | `{ main, error }` its link is lost             |
+ * | symport:main:resume  | `{ main }` it goes on with another link        |
  * | symport:main:close   | `{ main, error }`                              |
  * | symport:sub:open     | `{ proxy, sub, to }` it has connected          |
  * | symport:sub:close    | `{ main, sub }` its id is free again           |
@@ -14,6 +16,8 @@ import { type Channel, channel } from 'node:diagnostics_channel'
  */
 export interface Diagnostics {
   readonly mainOpen: Channel
+  readonly mainPause: Channel
+  readonly mainResume: Channel
   readonly mainClose: Channel
   readonly subOpen: Channel
   readonly subClose: Channel
@@ -22,6 +26,8 @@ export interface Diagnostics {
 
 export const diagnostics: Diagnostics = {
   mainOpen: channel('symport:main:open'),
+  mainPause: channel('symport:main:pause'),
+  mainResume: channel('symport:main:resume'),
   mainClose: channel('symport:main:close'),
   subOpen: channel('symport:sub:open'),
   subClose: channel('symport:sub:close'),

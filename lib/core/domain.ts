@@ -51,7 +51,7 @@ export class Domains {
   async listen(at: Endpoint, asked: boolean, context: ListenContext): Promise<Listener> {
     const plugin = this.#plugins.get(at.Domain)
     if (!plugin?.listen) throw unknownDomain(at, 'listened on')
-    if (asked) this.#policy.listen(at)
+    if (asked) await this.#policy.listen(at)
     return await plugin.listen(at, context)
   }
 

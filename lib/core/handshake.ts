@@ -1,11 +1,11 @@
 import { hkdfSync, type KeyObject, randomBytes } from 'node:crypto'
 import { ProxyError } from './errors.ts'
+import { LIMITS, type Limits } from './limits.ts'
 import type { Link } from './link.ts'
 import { LinkReader } from './link-reader.ts'
-import type { Established, PeerLimits, Role } from './main-connection.ts'
-import { MAX_PENDING_OPENS, MAX_SUB_CONNECTIONS } from './multiplexer.ts'
 import { NoiseHandshake, type Suite } from './noise.ts'
 import { RecordKeys } from './record.ts'
+import type { LinkParts } from './record-link.ts'
 
 /**
  * The dialler sends a preamble, which is also the prologue of the Noise handshake, and message 1:
@@ -19,7 +19,8 @@ import { RecordKeys } from './record.ts'
  * Payload 1: session (16) | epoch (u32) | features (u32) | sub-connections (u32) | pending opens (u32)
  * Payload 2: session (16) | resumed (u8) | features (u32) | sub-connections (u32) | pending opens (u32)
  *
- * A session of zeros asks for a new one. Bytes behind the named ones are left for later versions.
+ * A session of zeros asks for a new one. `resumed` is 0 where the acceptor has made a new one, whatever was asked for.
+ * Bytes behind the named ones are left for later versions.
  */
 const MAGIC = Buffer.from([0xf5, 0x53, 0x59, 0x4d])
 const VERSION = 1
@@ -46,17 +47,50 @@ export interface Credential {
   readonly serverKey?: KeyObject | undefined
 }
 
+/** Which end of the main connection this is. Who listens for users is independent of it. */
+export type Role = 'dialler' | 'acceptor'
+
+/** What an end tells the other one about itself. */
+export type PeerLimits = Pick<Limits, 'subConnections' | 'pendingOpens'>
+
+/** The session that a dialler wants to go on with. */
+export interface ResumeRequest {
+  readonly session: Buffer
+  /** Grows with each attempt. */
+  readonly epoch: number
+  /** What the first handshake of the session gave; it salts the keys of all later links. */
+  readonly secret: Buffer
+}
+
+/** What a finished handshake hands over. */
+export interface Established extends LinkParts {
+  readonly role: Role
+  /** What both sides of the handshake have seen; 32 bytes. */
+  readonly hash: Buffer
+  readonly session: Buffer
+  readonly epoch: number
+  /** Whether this link goes on with an older session. */
+  readonly resumed: boolean
+  /** Undefined where there is no resuming. */
+  readonly resumeSecret: Buffer | undefined
+  readonly credential: string
+  readonly limits: PeerLimits
+}
+
 export interface AcceptorKeys {
   readonly staticKey: KeyObject
+  readonly limits: PeerLimits
   pskFor(name: string, suite: Suite): Promise<Uint8Array>
+  /** The session of this credential, if it can be resumed. Whatever is answered, nothing changes yet. */
+  find(session: Buffer, credential: string): { readonly epoch: number; readonly secret: Buffer } | undefined
 }
 
 const malformed = (what: string): ProxyError => new ProxyError('PROXY_ERR_HANDSHAKE', what)
 
-function encodeLimits(): Buffer {
+function encodeLimits({ subConnections, pendingOpens }: PeerLimits): Buffer {
   const bytes = Buffer.alloc(12)
-  bytes.writeUInt32BE(MAX_SUB_CONNECTIONS, 4)
-  bytes.writeUInt32BE(MAX_PENDING_OPENS, 8)
+  bytes.writeUInt32BE(subConnections, 4)
+  bytes.writeUInt32BE(pendingOpens, 8)
   return bytes
 }
 
@@ -78,15 +112,34 @@ async function readMessage(reader: LinkReader): Promise<Buffer> {
   return await reader.read(length)
 }
 
-function recordKeys(role: Role, [toAcceptor, toDialler]: [Buffer, Buffer]): { send: RecordKeys; receive: RecordKeys } {
+type SplitKeys = readonly [toAcceptor: Buffer, toDialler: Buffer]
+
+/** What both ends keep for as long as the session lives, and nobody else can know. */
+function resumeSecretOf(split: SplitKeys, hash: Buffer): Buffer {
+  return Buffer.from(hkdfSync('sha256', Buffer.concat(split), hash, 'symport resume', 32))
+}
+
+/** Overwrites the split keys. */
+function recordKeys(
+  role: Role,
+  [toAcceptor, toDialler]: SplitKeys,
+  salt?: Buffer,
+): { send: RecordKeys; receive: RecordKeys } {
   const [mine, theirs] = role === 'dialler' ? [toAcceptor, toDialler] : [toDialler, toAcceptor]
-  const keys = { send: new RecordKeys('seal', mine), receive: new RecordKeys('open', theirs) }
+  const keys = { send: new RecordKeys(mine, salt), receive: new RecordKeys(theirs, salt) }
   toAcceptor.fill(0)
   toDialler.fill(0)
   return keys
 }
 
-export async function dialHandshake(link: Link, reader: LinkReader, credential: Credential): Promise<Established> {
+/** `resume`: the session to go on with, if the acceptor still knows it. */
+export async function dialHandshake(
+  link: Link,
+  reader: LinkReader,
+  credential: Credential,
+  limits: PeerLimits = LIMITS,
+  resume?: ResumeRequest,
+): Promise<Established> {
   const name = Buffer.from(credential.name, 'utf8')
   if (name.length > MAX_NAME) throw malformed(`a credential name has at most ${MAX_NAME} bytes`)
   const head = Buffer.from([VERSION, SUITES.indexOf(credential.suite) + 1, name.length])
@@ -99,7 +152,9 @@ export async function dialHandshake(link: Link, reader: LinkReader, credential: 
     static: credential.serverKey,
   })
   const epoch = Buffer.alloc(4)
-  link.write([preamble, ...withLength(noise.write(Buffer.concat([NEW_SESSION, epoch, encodeLimits()])))])
+  epoch.writeUInt32BE(resume?.epoch ?? 0)
+  const payload1 = Buffer.concat([resume?.session ?? NEW_SESSION, epoch, encodeLimits(limits)])
+  link.write([preamble, ...withLength(noise.write(payload1))])
   const status = (await reader.read(1))[0]
   if (status === REFUSED) {
     throw new ProxyError('PROXY_ERR_REFUSED', 'the server refused: a wrong secret, or an id it does not know', {
@@ -110,9 +165,30 @@ export async function dialHandshake(link: Link, reader: LinkReader, credential: 
   const payload = noise.read(await readMessage(reader))
   if (payload.length < PAYLOAD_2) throw malformed('a handshake payload that is too short')
   const session = Buffer.from(payload.subarray(0, 16))
-  const limits = decodeLimits(payload.subarray(17))
-  const keys = recordKeys('dialler', noise.split())
-  return { role: 'dialler', link, reader, ...keys, hash: noise.hash, session, credential: credential.name, limits }
+  const resumed = payload[16] === 1
+  if (resumed && !(resume && session.equals(resume.session))) throw malformed('a session that nobody asked for')
+  return {
+    role: 'dialler',
+    link,
+    reader,
+    ...finish('dialler', noise, resumed ? resume : undefined),
+    session,
+    credential: credential.name,
+    limits: decodeLimits(payload.subarray(17)),
+  }
+}
+
+/** What follows from a handshake whose messages have all been read and written. */
+function finish(
+  role: Role,
+  noise: NoiseHandshake,
+  resume: { readonly epoch: number; readonly secret: Buffer } | undefined,
+): Pick<Established, 'send' | 'receive' | 'hash' | 'epoch' | 'resumed' | 'resumeSecret'> {
+  const split = noise.split()
+  const { hash } = noise
+  const resumeSecret = resume?.secret ?? resumeSecretOf(split, hash)
+  const keys = recordKeys(role, split, resume?.secret)
+  return { ...keys, hash, epoch: resume?.epoch ?? 0, resumed: resume !== undefined, resumeSecret }
 }
 
 export async function acceptHandshake(link: Link, reader: LinkReader, keys: AcceptorKeys): Promise<Established> {
@@ -129,21 +205,26 @@ export async function acceptHandshake(link: Link, reader: LinkReader, keys: Acce
     suite,
     initiator: false,
     prologue: Buffer.concat([head, nameBytes]),
-    psk: await keys.pskFor(name, suite),
+    psk: await reader.unlessLost(keys.pskFor(name, suite)),
     static: keys.staticKey,
   })
   const payload = noise.read(await readMessage(reader))
   if (payload.length < PAYLOAD_1) throw malformed('a handshake payload that is too short')
   const limits = decodeLimits(payload.subarray(20))
-  const session = randomBytes(16)
-  const answer = noise.write(Buffer.concat([session, Buffer.from([0]), encodeLimits()]))
+  const epoch = payload.readUInt32BE(16)
+  const asked = payload.subarray(0, 16)
+  const known = asked.equals(NEW_SESSION) ? undefined : keys.find(Buffer.from(asked), name)
+  if (known && epoch <= known.epoch) {
+    throw new ProxyError('PROXY_ERR_STALE_EPOCH', 'an attempt to resume that is older than the last one')
+  }
+  const session = known ? Buffer.from(asked) : randomBytes(16)
+  const answer = noise.write(Buffer.concat([session, Buffer.from([known ? 1 : 0]), encodeLimits(keys.limits)]))
   link.write([Buffer.from([ACCEPTED]), ...withLength(answer)])
   return {
     role: 'acceptor',
     link,
     reader,
-    ...recordKeys('acceptor', noise.split()),
-    hash: noise.hash,
+    ...finish('acceptor', noise, known && { epoch, secret: known.secret }),
     session,
     credential: name,
     limits,
@@ -167,8 +248,21 @@ export async function keyHandshake(link: Link, reader: LinkReader, key: Uint8Arr
   const salt = role === 'dialler' ? Buffer.concat([mine, theirs]) : Buffer.concat([theirs, mine])
   const derive = (info: string): Buffer => Buffer.from(hkdfSync('sha256', key, salt, info, 32))
   const keys = recordKeys(role, [derive('symport to acceptor'), derive('symport to dialler')])
-  const limits = { subConnections: MAX_SUB_CONNECTIONS, pendingOpens: MAX_PENDING_OPENS }
-  return { role, link, reader, ...keys, hash: derive('symport hash'), session: NEW_SESSION, credential: '', limits }
+  const hash = derive('symport hash')
+  const session = NEW_SESSION
+  return {
+    role,
+    link,
+    reader,
+    ...keys,
+    hash,
+    session,
+    epoch: 0,
+    resumed: false,
+    resumeSecret: undefined,
+    credential: '',
+    limits: LIMITS,
+  }
 }
 
 /** Runs a handshake under its deadline and `signal`. If anything goes wrong, `fail` closes the link. */
@@ -176,7 +270,7 @@ export async function withDeadline<T>(
   link: Link,
   options: { signal?: AbortSignal | undefined; timeout?: number | undefined },
   handshake: (reader: LinkReader) => Promise<T>,
-  fail: (link: Link, reader: LinkReader) => void = () => link.destroy(),
+  fail: (link: Link, reader: LinkReader, error: ProxyError) => void = () => link.destroy(),
 ): Promise<T> {
   const reader = new LinkReader(link)
   const { signal, timeout = HANDSHAKE_TIMEOUT } = options
@@ -190,9 +284,10 @@ export async function withDeadline<T>(
   if (signal?.aborted) abort()
   try {
     return await handshake(reader)
-  } catch (error) {
-    fail(link, reader)
-    throw ProxyError.from(error, 'PROXY_ERR_HANDSHAKE')
+  } catch (cause) {
+    const error = ProxyError.from(cause, 'PROXY_ERR_HANDSHAKE')
+    fail(link, reader, error)
+    throw error
   } finally {
     clearTimeout(timer)
     signal?.removeEventListener('abort', abort)

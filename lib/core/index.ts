@@ -1,4 +1,6 @@
 /** What others may use of the core. */
+
+export { Backoff, pause } from './backoff.ts'
 export * from './connect.ts'
 export { diagnostics } from './diagnostics.ts'
 export {
@@ -11,14 +13,15 @@ export {
 } from './domain.ts'
 export { checkEndpoint, type Endpoint, formatEndpoint, type Mapping } from './endpoint.ts'
 export { type ErrorCode, ProxyError } from './errors.ts'
-export type { Credential } from './handshake.ts'
+export type { Credential, PeerLimits, Role } from './handshake.ts'
+export type { Keepalive } from './heartbeat.ts'
 export type { Incoming } from './incoming.ts'
 export { join } from './join.ts'
+export { Budget, LIMITS, type Limits } from './limits.ts'
 export { isLink, type Link, type LinkSink, linkFrom } from './link.ts'
-export { MainConnection, type MainOptions, type Peer, type Role } from './main-connection.ts'
+export { MainConnection, type MainOptions, type Peer } from './main-connection.ts'
 export { rawPublicKey, type Suite } from './noise.ts'
 export { allowAll, type Policy } from './policy.ts'
 export { Proxy, Proxy as PortProxy, type ProxyOptions, type State } from './proxy.ts'
 export type { SubConnection } from './sub-connection.ts'
 export { makeToken, readToken, type Token } from './token.ts'
-export { WindowBudget } from './window.ts'

@@ -1,4 +1,4 @@
-import type { Link } from './link.ts'
+import type { Link, LinkSink } from './link.ts'
 import type { SubConnection } from './sub-connection.ts'
 
 /**
@@ -10,27 +10,48 @@ export function join(sub: SubConnection, link: Link): void {
     link.destroy(sub.errored ?? undefined)
     return
   }
-  const resume = (): void => link.resume()
-  sub.on('drain', resume)
+  const joint = new Joint(sub, link)
+  sub.on('drain', joint.resume)
   sub.on('end', () => link.end())
   sub.on('close', () => {
     // After an orderly end the link still has bytes to write, and closes by itself.
     if (sub.errored || !sub.readableEnded || !sub.writableFinished) link.destroy(sub.errored ?? undefined)
   })
   sub.joined(link)
-  link.start({
-    received(bytes) {
-      const sent = sub.tryWrite(bytes)
-      if (sent === bytes.length) return sub.canWrite(resume)
-      if (sub.destroyed || sub.writableEnded) return false
-      return sub.write(Buffer.from(bytes.subarray(sent)))
-    },
-    drained: () => sub.release(),
-    ended: () => sub.end(),
-    closed(error) {
-      sub.detached()
-      if (error) sub.destroy(error)
-      else if (!sub.writableEnded || !sub.readableEnded) sub.destroy()
-    },
-  })
+  link.start(joint)
+}
+
+/** What the link tells. A class, because thousands of them may idle: methods take no memory each. */
+class Joint implements LinkSink {
+  readonly #sub: SubConnection
+  readonly #link: Link
+  readonly resume = (): void => this.#link.resume()
+
+  constructor(sub: SubConnection, link: Link) {
+    this.#sub = sub
+    this.#link = link
+  }
+
+  received(bytes: Uint8Array): boolean {
+    const sub = this.#sub
+    const sent = sub.tryWrite(bytes)
+    if (sent === bytes.length) return sub.canWrite(this.resume)
+    if (sub.destroyed || sub.writableEnded) return false
+    return sub.write(Buffer.from(bytes.subarray(sent)))
+  }
+
+  drained(): void {
+    this.#sub.release()
+  }
+
+  ended(): void {
+    this.#sub.end()
+  }
+
+  closed(error?: Error): void {
+    const sub = this.#sub
+    sub.detached()
+    if (error) sub.destroy(error)
+    else if (!sub.writableEnded || !sub.readableEnded) sub.destroy()
+  }
 }

@@ -27,6 +27,7 @@ export class LinkReader implements LinkSink {
   #wanted: { length: number; resolve(bytes: Buffer): void; reject(error: ProxyError): void } | undefined
   #owner: ReaderOwner | undefined
   #failure: ProxyError | undefined
+  #onFailure: ((error: ProxyError) => void) | undefined
   readonly #link: Link
 
   constructor(link: Link) {
@@ -40,6 +41,15 @@ export class LinkReader implements LinkSink {
       this.#wanted = { length, resolve, reject }
       this.#serve()
       this.#link.resume()
+    })
+  }
+
+  /** Settles like `promise`, or rejects when the link is lost or given up first. */
+  unlessLost<T>(promise: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      promise.then(resolve, reject)
+      if (this.#failure) reject(this.#failure)
+      this.#onFailure = reject
     })
   }
 
@@ -114,6 +124,7 @@ export class LinkReader implements LinkSink {
   fail(error: ProxyError): void {
     if (this.#failure) return
     this.#failure = error
+    this.#onFailure?.(error)
     this.#serve()
     this.#owner?.onClosed(error)
   }

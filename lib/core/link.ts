@@ -26,6 +26,8 @@ export interface Link {
   readonly remote: string | undefined
   /** Bytes written that the system has not taken yet. A writer with manners waits for `drained` when it is not 0. */
   readonly pending: number
+  /** Whether nobody looks at the chunks any more when `pending` is 0, because the system has a copy. Default: no. */
+  readonly copies?: boolean
   /** Begins reading. Called once. */
   start(sink: LinkSink): void
   /** The link owns the chunks from now on. After `end` or `destroy` they are dropped. */

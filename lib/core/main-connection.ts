@@ -1,4 +1,5 @@
 import { type KeyObject, sign, verify } from 'node:crypto'
+import { Backoff, pause } from './backoff.ts'
 import { diagnostics } from './diagnostics.ts'
 import { ProxyError } from './errors.ts'
 import {
@@ -11,33 +12,12 @@ import {
   writeFrameHeader,
   writeUInt64,
 } from './frame.ts'
-import { decodeHello, encodeHello } from './hello.ts'
-import type { Link } from './link.ts'
-import type { LinkReader, ReaderOwner } from './link-reader.ts'
-import { openRecord, type RecordKeys, recordLength, sealRecord } from './record.ts'
-
-/** Which end of the main connection this is. Who listens for users is independent of it. */
-export type Role = 'dialler' | 'acceptor'
-
-export interface PeerLimits {
-  /** Sub-connections at once, and of those, opens not answered yet. */
-  readonly subConnections: number
-  readonly pendingOpens: number
-}
-
-/** What a finished handshake hands over. */
-export interface Established {
-  readonly role: Role
-  readonly link: Link
-  readonly reader: LinkReader
-  readonly send: RecordKeys
-  readonly receive: RecordKeys
-  /** What both sides of the handshake have seen; 32 bytes. */
-  readonly hash: Buffer
-  readonly session: Buffer
-  readonly credential: string
-  readonly limits: PeerLimits
-}
+import type { Established, PeerLimits, ResumeRequest, Role } from './handshake.ts'
+import { KEEPALIVE, type Keepalive } from './heartbeat.ts'
+import { type DecodedHello, encodeHello } from './hello.ts'
+import { Budget, type Limits, limitsOf } from './limits.ts'
+import { Outbox } from './outbox.ts'
+import { closedByPeer, RecordLink, type RecordLinkOwner } from './record-link.ts'
 
 export interface MainOptions {
   /** A name for people, told to the peer. At most 64 bytes. */
@@ -45,7 +25,13 @@ export interface MainOptions {
   /** An Ed25519 private key that this side proves to hold. */
   identity?: KeyObject | undefined
   /** After `idle` ms without a byte a ping is sent; `timeout` ms later the link is dead. Default 15,000 and 10,000. */
-  keepalive?: { idle: number; timeout: number } | undefined
+  keepalive?: Keepalive | undefined
+  /** How long a session outlives its link, in ms. 0: it ends with it. Default 120,000. */
+  resumeTimeout?: number | undefined
+  /** What the peer may have here. */
+  limits?: Partial<Limits> | undefined
+  /** Shared by main connections that shall not together hold more than it allows. Default: each has its own limits only. */
+  budget?: Budget | undefined
 }
 
 export interface Peer {
@@ -60,57 +46,65 @@ export interface Peer {
 
 /** Whoever makes sense of the frames. */
 export interface FrameHandler {
-  /** Throwing a ProxyError ends the session. */
-  onFrame(type: number, id: number, payload: Buffer): void
+  /** Throwing a ProxyError ends the session. Answers true if it does not need the payload any more. */
+  onFrame(type: number, id: number, payload: Buffer): boolean
   /** The link has room: send what waits, until `congested`. */
   onWritable(): void
+  /** There is no link; and there is one again. Nothing that was sent or received is lost. */
+  onPaused(reason: ProxyError): void
+  onResumed(): void
   onClosed(error: ProxyError): void
 }
 
-interface KeptRecord {
-  readonly chunks: readonly Buffer[]
-  readonly bytes: number
-  readonly key: Buffer
-  readonly number: number
+/** How a dialler gets another link. */
+export interface Redial {
+  /** Dials and shakes hands; `run` goes on under the same deadline. */
+  again<T>(resume: ResumeRequest, signal: AbortSignal, run: (established: Established) => Promise<T>): Promise<T>
+  /** The peer knows the session no more: the new link has begun this one. */
+  onRenewed?: ((main: MainConnection) => void) | undefined
+  /** A try has failed; the next one follows in `delay` ms. */
+  onRetry?: ((reason: ProxyError, delay: number) => void) | undefined
 }
 
 /** Frames wait here until the turn of the event loop is over, and leave as one record. */
 const GATHER = 65_536
 /** Payloads up to this long are copied into the gathering; longer ones are sealed from where they are. */
 const COPY = 16_384
-const MAX_KEPT = 32 * 1024 * 1024
-/** What a kept record costs besides its bytes. */
-const KEPT_OVERHEAD = 256
+const RESUME_TIMEOUT = 120_000
 const ACK_BYTES = 1024 * 1024
 const ACK_DELAY = 100
 /** Control frames that wait because the peer does not read. Beyond this it is an attack or a corpse. */
 const MAX_WAITING = 4 * 1024 * 1024
-/** The first record, as long as the peer has proven nothing. */
-const MAX_HELLO = 4000
-/** How old a round trip time is taken for good, in ms. */
-const MEASURE_AGAIN = 250
-/** How long an orderly end may take, in ms. */
-const LINGER = 2000
-const LOST = 'the main connection was lost'
+/** Links in a row that each ended at a record that did not open, before any that counts. */
+const MAX_FUTILE = 3
 
 /**
- * The encrypted, ordered stream of records between two Proxies. It gathers frames into records, seals and opens them,
- * numbers and keeps them until they are acknowledged, and notices when the other side is gone.
+ * The encrypted, ordered stream of records between two Proxies. It gathers frames into records, numbers and keeps them
+ * until they are acknowledged, and goes on with the next link when one is lost: nothing is lost or doubled.
+ *
+ *                ┌── lost ──▶ no link ── no resuming, or too late ──▶ over
+ *     link ──────┤               │                                     ▲
+ *       ▲        └── goaway, close(), a violation ─────────────────────┤
+ *       └──── resumed ───────────┴──── the peer knows it no more ──────┘
  */
-export class MainConnection implements ReaderOwner {
+export class MainConnection implements RecordLinkOwner {
   readonly role: Role
   readonly session: Buffer
+  readonly limits: Limits
+  readonly budget: Budget
   /** Resolves with the reason when it is over. Never rejects. */
   readonly closed: Promise<ProxyError>
-  readonly #link: Link
-  readonly #reader: LinkReader
-  readonly #send: RecordKeys
-  readonly #receive: RecordKeys
-  readonly #hash: Buffer
-  readonly #keepalive: { idle: number; timeout: number }
+  readonly #options: MainOptions
+  readonly #redial: Redial | undefined
+  readonly #resumeSecret: Buffer | undefined
+  readonly #over = new AbortController()
+  readonly #outbox: Outbox
+  readonly #backoff = new Backoff()
   #peer: Peer
+  #link: RecordLink | undefined
+  #remote: string | undefined
+  #epoch: number
   #handler: FrameHandler | undefined
-  #greeting: { resolve(): void; reject(error: ProxyError): void } | undefined
   #resolveClosed: (reason: ProxyError) => void = () => {}
   #end: ProxyError | undefined
 
@@ -120,69 +114,79 @@ export class MainConnection implements ReaderOwner {
   #waitingBytes = 0
   #scheduled = false
 
-  #sent = 0
+  /** The number of the next counted record that comes. */
   #expected = 0
-  readonly #kept: KeptRecord[] = []
-  #keptBytes = 0
-  #acknowledged = false
+  /** Whether somebody still needs a payload of the present record. */
+  #needed = false
   #unacknowledged = 0
   #ackDue = false
   #ackTimer: NodeJS.Timeout | undefined
-  #pong: Buffer | undefined
-  #pingDue = false
-  #pinged: { payload: Buffer; at: number } | undefined
-  #rtt: number | undefined
-  #measured = Number.NEGATIVE_INFINITY
-  #heard = true
-  #silence = 0
-  #tick: NodeJS.Timeout | undefined
-  #opened = false
+  #resumeTimer: NodeJS.Timeout | undefined
+  #linkError: ProxyError | undefined
+  #trying = false
+  #rejoined = false
+  /** Counted records that came over the present link, and resumes in a row that brought none but a broken one. */
+  #fresh = 0
+  #futile = 0
 
   /** Resolves when both sides have proven themselves. */
-  static async start(established: Established, options: MainOptions = {}): Promise<MainConnection> {
-    const main = new MainConnection(established, options)
-    const hello = encodeHello({
-      expected: 0,
-      label: options.label ?? '',
-      proof: options.identity && {
-        identity: options.identity,
-        signature: sign(null, main.#proven(main.role), options.identity),
-      },
-    })
-    if (main.role === 'dialler') main.#sendAlone(Frame.hello, hello)
-    await new Promise<void>((resolve, reject) => {
-      main.#greeting = { resolve, reject }
-      main.#reader.handTo(main)
-      main.onBytes()
-    })
-    if (main.#end) throw main.#end
-    if (main.role === 'acceptor') main.#sendAlone(Frame.hello, hello)
-    main.#opened = true
+  static async start(established: Established, options: MainOptions = {}, redial?: Redial): Promise<MainConnection> {
+    const { role } = established
+    const link = new RecordLink(established, options.keepalive ?? KEEPALIVE)
+    const hello = helloOf(established, options, 0)
+    if (role === 'dialler') link.sendAlone(Frame.hello, hello)
+    let peer: Peer
+    try {
+      const greeting = await link.greeted(role === 'dialler')
+      if (greeting.expected !== 0) {
+        throw new ProxyError('PROXY_ERR_ACK_RANGE', `a new session that has received ${greeting.expected} records`)
+      }
+      const { credential, limits } = established
+      peer = { credential, label: greeting.label, key: provenKey(established, greeting), limits }
+    } catch (cause) {
+      const error = ProxyError.from(cause, 'PROXY_ERR_FRAME')
+      if (role === 'acceptor' && !link.over) link.sendAlone(Frame.goaway, encodeReason(error))
+      link.leave()
+      throw error
+    }
+    if (role === 'acceptor') link.sendAlone(Frame.hello, hello)
+    const main = new MainConnection(established, link, peer, options, redial)
     diagnostics.mainOpen.publish({ main })
     return main
   }
 
-  private constructor(established: Established, options: MainOptions) {
+  private constructor(
+    established: Established,
+    link: RecordLink,
+    peer: Peer,
+    options: MainOptions,
+    redial: Redial | undefined,
+  ) {
     this.role = established.role
     this.session = established.session
-    this.#link = established.link
-    this.#reader = established.reader
-    this.#send = established.send
-    this.#receive = established.receive
-    this.#hash = established.hash
-    this.#keepalive = options.keepalive ?? { idle: 15_000, timeout: 10_000 }
-    this.#peer = { credential: established.credential, label: '', key: undefined, limits: established.limits }
+    this.#epoch = established.epoch
+    this.#resumeSecret = established.resumeSecret
+    this.#link = link
+    this.#remote = link.remote
+    this.#peer = peer
+    this.#options = options
+    this.#redial = redial
+    this.limits = limitsOf(options.limits)
+    this.budget = options.budget ?? new Budget()
+    this.#outbox = new Outbox(this.limits.keptBytes, this.budget)
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve
     })
+    link.ownBy(this)
   }
 
   get peer(): Peer {
     return this.#peer
   }
 
+  /** Where the peer is, or was last. */
   get remote(): string | undefined {
-    return this.#link.remote
+    return this.#remote
   }
 
   /** Why it is over, or undefined while it lives. */
@@ -190,36 +194,44 @@ export class MainConnection implements ReaderOwner {
     return this.#end
   }
 
+  /** Whether there is a link now. */
+  get linked(): boolean {
+    return this.#link !== undefined
+  }
+
+  /** Why the last link was lost. */
+  get linkError(): ProxyError | undefined {
+    return this.#linkError
+  }
+
+  /** How often a link was taken over, at the accepting side; how often one was tried, at the dialling side. */
+  get epoch(): number {
+    return this.#epoch
+  }
+
   /** Whether the peer has acknowledged anything that was sent. */
   get acknowledged(): boolean {
-    return this.#acknowledged
+    return this.#outbox.acknowledged
   }
 
   /** Smoothed round trip in ms; undefined until the first pong. */
   get rtt(): number | undefined {
-    return this.#rtt
+    return this.#link?.heartbeat.rtt
   }
 
-  /** True while nothing more should be sent: the link, or what is kept for the peer, is full. */
+  /** True while nothing more should be sent: there is no link, or it is full, or what is kept for the peer is. */
   get congested(): boolean {
-    return this.#link.pending > 0 || this.#waiting.length > 0 || this.#keptBytes >= MAX_KEPT
+    const link = this.#link
+    return !link || link.pending > 0 || this.#waiting.length > 0 || this.#outbox.behind || this.#outbox.full
   }
 
   /** Names the one who handles frames. Nothing is read beyond the greeting before. */
   attach(handler: FrameHandler): void {
     if (this.#handler) throw new TypeError('a main connection carries one Proxy')
     this.#handler = handler
-    if (this.#end) {
-      handler.onClosed(this.#end)
-      return
-    }
-    const period = Math.min(this.#keepalive.idle, this.#keepalive.timeout) / 2
-    this.#tick = setInterval(() => this.#onTick(period), period)
-    // Not before the caller, who is still in its constructor, has everything in place.
-    setImmediate(() => {
-      this.onBytes()
-      this.#link.resume()
-    })
+    if (this.#end) handler.onClosed(this.#end)
+    else if (this.#link) this.#link.open()
+    else if (this.#linkError) handler.onPaused(this.#linkError)
   }
 
   /** Sends a frame other than data. It overtakes all data that has not been handed to `data` yet. */
@@ -267,11 +279,12 @@ export class MainConnection implements ReaderOwner {
 
   /** Asks for a fresh `rtt`, unless the last one is young or its ping still under way. */
   measure(): void {
-    const now = performance.now()
-    if (this.#pinged || this.#end || now - this.#measured < MEASURE_AGAIN) return
-    this.#measured = now
-    this.#pingDue = true
-    this.wake()
+    this.#link?.heartbeat.measure()
+  }
+
+  /** Whether the peer is there: it has a link, and says something on it within `timeout` ms. */
+  async probe(timeout: number): Promise<boolean> {
+    return (await this.#link?.heartbeat.probe(timeout)) ?? false
   }
 
   /** Ends the session in order: the peer is told why, then the link is closed. */
@@ -279,8 +292,11 @@ export class MainConnection implements ReaderOwner {
     if (this.#end) return
     this.control(Frame.goaway, 0, encodeReason(reason))
     if (this.#end) return
-    while (this.#waiting.length > 0) this.#sendWaiting()
-    if (this.#gathered > 0) this.#seal()
+    if (this.#link) {
+      while (this.#outbox.behind) this.#outbox.resend(this.#link)
+      while (this.#waiting.length > 0) this.#sendWaiting()
+      if (this.#gathered > 0) this.#seal()
+    }
     this.#finish(reason)
   }
 
@@ -293,32 +309,26 @@ export class MainConnection implements ReaderOwner {
     this.#gathered += FRAME_HEADER + length
   }
 
-  /** Makes what was gathered, and `tail` behind it, the next counted record. */
+  /** Makes what was gathered, and `tail` behind it, the next counted record. Only with a link that carried all before. */
   #seal(tail?: Uint8Array): void {
-    const chunks = sealRecord(this.#send, this.#gather.subarray(0, this.#gathered), tail)
-    const bytes = this.#gathered + (tail ? tail.length : 0) + KEPT_OVERHEAD
+    const link = this.#link
+    if (!link) throw new TypeError('nothing is sent without a link')
+    const head = this.#gather.subarray(0, this.#gathered)
     this.#gathered = 0
-    this.#kept.push({ chunks, bytes, key: this.#send.key, number: this.#sent++ })
-    this.#keptBytes += bytes
-    this.#link.write(chunks)
-  }
-
-  /** A record of one frame, outside the count: hello, ack, ping, pong. */
-  #sendAlone(type: number, payload: Uint8Array): void {
-    const frame = Buffer.allocUnsafe(FRAME_HEADER + payload.length)
-    writeFrameHeader(frame, 0, type, 0, payload.length)
-    frame.set(payload, FRAME_HEADER)
-    this.#link.write(sealRecord(this.#send, frame))
+    this.#outbox.keep(link.send(head, tail))
+    if (link.taken) this.#outbox.taken()
   }
 
   readonly #flush = (): void => {
     this.#scheduled = false
-    if (this.#end || this.#link.pending > 0) return
-    this.#sendUncounted()
-    if (this.#keptBytes >= MAX_KEPT) return
-    while (this.#waiting.length > 0 && this.#link.pending === 0) this.#sendWaiting()
+    const link = this.#link
+    if (this.#end || !link || link.pending > 0) return
+    this.#sendUncounted(link)
+    while (this.#outbox.behind && link.pending === 0) this.#outbox.resend(link)
+    if (this.#outbox.behind || this.#outbox.full) return
+    while (this.#waiting.length > 0 && link.pending === 0) this.#sendWaiting()
     if (this.#waiting.length === 0) this.#handler?.onWritable()
-    if (this.#gathered > 0 && !this.#end) this.#seal()
+    if (this.#gathered > 0 && this.#link === link) this.#seal()
   }
 
   #sendWaiting(): void {
@@ -334,85 +344,45 @@ export class MainConnection implements ReaderOwner {
     if (this.#waiting.length > 0) this.#seal()
   }
 
-  #sendUncounted(): void {
+  #sendUncounted(link: RecordLink): void {
     if (this.#ackDue) {
       this.#ackDue = false
       this.#unacknowledged = 0
-      this.#sendAlone(Frame.ack, writeUInt64(this.#expected))
+      link.sendAlone(Frame.ack, writeUInt64(this.#expected))
     }
-    if (this.#pong) {
-      this.#sendAlone(Frame.pong, this.#pong)
-      this.#pong = undefined
-    }
-    if (this.#pingDue) {
-      this.#pingDue = false
-      const at = performance.now()
-      const payload = Buffer.allocUnsafe(8)
-      payload.writeDoubleBE(at)
-      this.#pinged = { payload, at }
-      this.#sendAlone(Frame.ping, payload)
-    }
+    const pong = link.heartbeat.takePong()
+    if (pong) link.sendAlone(Frame.pong, pong)
+    const ping = link.heartbeat.takePing()
+    if (ping) link.sendAlone(Frame.ping, ping)
   }
 
   onDrained(): void {
+    if (this.#link?.taken) this.#outbox.taken()
     // In this very turn: the link is idle now, and nothing else is waiting to be gathered.
     this.#flush()
   }
 
   // --- receiving ---
 
-  onBytes(): boolean {
-    const reader = this.#reader
-    if (this.#end) {
-      // Read on until the link is closed: unread bytes would make the system reset it, goaway and all.
-      reader.consume(reader.end - reader.start)
+  onRecord(slices: readonly Buffer[], length: number): boolean {
+    const type = slices[0]?.[0]
+    if (type === Frame.ack || type === Frame.ping || type === Frame.pong) {
+      readFrames(slices, this.#onUncounted)
       return true
     }
-    this.#heard = true
-    try {
-      while (this.#reading && reader.end - reader.start >= 4) {
-        const length = recordLength(reader.bytes, reader.start)
-        if (this.#greeting && length > MAX_HELLO) {
-          throw new ProxyError('PROXY_ERR_RECORD_TOO_LARGE', `a first record of ${length} bytes`)
-        }
-        if (reader.end - reader.start < 4 + length) {
-          reader.reserve(4 + length)
-          break
-        }
-        const slices = openRecord(this.#receive, reader.bytes, reader.start, length)
-        reader.consume(4 + length)
-        this.#onRecord(slices, length)
-      }
-    } catch (error) {
-      this.#onFault(ProxyError.from(error, 'PROXY_ERR_INTERNAL'))
-    }
-    return this.#reading || this.#end !== undefined
+    this.#needed = false
+    readFrames(slices, this.#onCounted)
+    if (this.#end) return false
+    this.#expected++
+    this.#fresh++
+    this.#unacknowledged += length
+    if (this.#unacknowledged >= ACK_BYTES) this.#acknowledge()
+    else this.#ackTimer ??= setTimeout(this.#acknowledge, ACK_DELAY)
+    return !this.#needed
   }
 
-  get #reading(): boolean {
-    return !this.#end && (this.#handler !== undefined || this.#greeting !== undefined)
-  }
-
-  #onFault(error: ProxyError): void {
-    // What stands outside the seal may be anybody's doing: it ends the link, and tells nobody anything.
-    if (error.code.startsWith('PROXY_ERR_RECORD_')) this.#finish(error, true)
-    else this.close(error)
-  }
-
-  #onRecord(slices: readonly Buffer[], length: number): void {
-    const type = slices[0]?.[0]
-    if (this.#greeting) {
-      readFrames(slices, this.#onHello)
-    } else if (type === Frame.ack || type === Frame.ping || type === Frame.pong) {
-      readFrames(slices, this.#onUncounted)
-    } else {
-      readFrames(slices, this.#onCounted)
-      if (this.#end) return
-      this.#expected++
-      this.#unacknowledged += length
-      if (this.#unacknowledged >= ACK_BYTES) this.#acknowledge()
-      else this.#ackTimer ??= setTimeout(this.#acknowledge, ACK_DELAY)
-    }
+  onViolation(error: ProxyError): void {
+    this.close(error)
   }
 
   readonly #acknowledge = (): void => {
@@ -423,45 +393,16 @@ export class MainConnection implements ReaderOwner {
     this.wake()
   }
 
-  readonly #onHello = (type: number, _id: number, payload: Buffer): void => {
-    const greeting = this.#greeting
-    if (type === Frame.goaway && this.role === 'dialler') {
-      // The acceptor did not like our hello.
-      this.#finish(
-        decodeReason(payload, new ProxyError('PROXY_ERR_CLOSED', 'the other side closed the main connection')),
-      )
-      return
-    }
-    if (type !== Frame.hello || !greeting) throw new ProxyError('PROXY_ERR_FRAME', 'the first record is one hello')
-    const { expected, label, key, signature } = decodeHello(payload)
-    if (expected !== 0)
-      throw new ProxyError('PROXY_ERR_ACK_RANGE', `a new session that has received ${expected} records`)
-    const from = this.role === 'dialler' ? 'acceptor' : 'dialler'
-    if (key && !(signature && verify(null, this.#proven(from), key.object, signature))) {
-      throw new ProxyError('PROXY_ERR_IDENTITY', 'a signature that does not fit its key')
-    }
-    this.#peer = { ...this.#peer, label, key: key?.raw }
-    this.#greeting = undefined
-    greeting.resolve()
-  }
-
-  /** What a node key signs: this handshake, from this side. A relay cannot use it anywhere else. */
-  #proven(from: Role): Buffer {
-    return Buffer.concat([Buffer.from(`symport node key, ${from}\0`), this.#hash])
-  }
-
   readonly #onUncounted = (type: number, _id: number, payload: Buffer): void => {
     switch (type) {
       case Frame.ack:
         this.#onAck(readUInt64(payload))
         break
       case Frame.ping:
-        if (payload.length !== 8) throw new ProxyError('PROXY_ERR_FRAME', 'a ping has 8 bytes')
-        this.#pong = Buffer.from(payload)
-        this.wake()
+        this.#link?.heartbeat.onPing(payload)
         break
       case Frame.pong:
-        this.#onPong(payload)
+        this.#link?.heartbeat.onPong(payload)
         break
       default:
         throw new ProxyError('PROXY_ERR_FRAME', `frame type ${type} in an uncounted record`)
@@ -471,99 +412,178 @@ export class MainConnection implements ReaderOwner {
   readonly #onCounted = (type: number, id: number, payload: Buffer): void => {
     if (this.#end) return
     if (type === Frame.goaway) {
-      this.#finish(
-        decodeReason(payload, new ProxyError('PROXY_ERR_CLOSED', 'the other side closed the main connection')),
-      )
+      this.#finish(decodeReason(payload, closedByPeer()))
     } else if (type <= Frame.goaway) {
       throw new ProxyError('PROXY_ERR_FRAME', `frame type ${type} in a counted record`)
     } else {
-      this.#handler?.onFrame(type, id, payload)
+      if (!this.#handler?.onFrame(type, id, payload)) this.#needed = true
     }
   }
 
   #onAck(expected: number): void {
-    const oldest = this.#kept[0]?.number ?? this.#sent
-    if (expected < oldest || expected > this.#sent) {
-      throw new ProxyError(
-        'PROXY_ERR_ACK_RANGE',
-        `an acknowledgement of ${expected}, outside ${oldest} to ${this.#sent}`,
-      )
-    }
-    const full = this.#keptBytes >= MAX_KEPT
-    if (expected > oldest) this.#acknowledged = true
-    for (const record of this.#kept.splice(0, expected - oldest)) {
-      this.#keptBytes -= record.bytes
-      // Keys of a finished stretch of the chain go with the last record that needed them.
-      const next = this.#kept[0]?.key ?? this.#send.key
-      if (record.key !== next) record.key.fill(0)
-    }
+    const full = this.#outbox.full
+    this.#outbox.acknowledge(expected)
+    this.#backoff.reset()
     if (full) this.wake()
   }
 
-  #onPong(payload: Buffer): void {
-    const pinged = this.#pinged
-    if (!pinged?.payload.equals(payload)) return
-    this.#pinged = undefined
-    const sample = performance.now() - pinged.at
-    // Falls at once and rises very slowly: queues on the way, our own above all, must not pass for distance.
-    this.#rtt = this.#rtt === undefined || sample < this.#rtt ? sample : this.#rtt + (sample - this.#rtt) / 64
-  }
+  // --- losing a link, and going on with the next one ---
 
-  #onTick(period: number): void {
-    if (this.#heard) {
-      // The last byte may have come right after the tick before: count that time in, rather be early than late.
-      this.#heard = false
-      this.#silence = period
+  onLost(link: RecordLink, error: ProxyError): void {
+    if (link !== this.#link) return
+    this.#link = undefined
+    this.#linkError = error
+    const broken = error.code.startsWith('PROXY_ERR_RECORD_') && this.#fresh === 0
+    this.#futile = broken && this.#rejoined ? this.#futile + 1 : 0
+    const timeout = this.#options.resumeTimeout ?? RESUME_TIMEOUT
+    if (!this.#resumeSecret || timeout === 0 || (this.role === 'dialler' && !this.#redial)) {
+      this.#finish(lost(error.message, error))
       return
     }
-    this.#silence += period
-    if (this.#silence >= this.#keepalive.idle + this.#keepalive.timeout) {
-      this.#finish(
-        new ProxyError('PROXY_ERR_KEEPALIVE', 'the other side does not answer any more', { retryable: true }),
-        true,
-      )
-    } else if (this.#silence >= this.#keepalive.idle) {
-      this.#pinged = undefined
-      this.#measured = Number.NEGATIVE_INFINITY
-      this.measure()
+    if (this.#futile >= MAX_FUTILE) {
+      this.#finish(lost(`it breaks again and again: ${error.message}`, error))
+      return
     }
+    const after = `no way to go on was found within ${timeout / 1000} s: ${error.message}`
+    this.#resumeTimer = setTimeout(() => this.#finish(lost(after, error)), timeout)
+    this.#handler?.onPaused(error)
+    diagnostics.mainPause.publish({ main: this, error })
+    if (this.#redial && !this.#trying) void this.#resume(this.#redial, this.#resumeSecret)
+  }
+
+  /** The dialling side: tries until there is a link, or it is over. */
+  async #resume(redial: Redial, secret: Buffer): Promise<void> {
+    const { signal } = this.#over
+    let failure: ProxyError | undefined
+    this.#trying = true
+    while (!this.#link && !this.#end) {
+      const delay = this.#backoff.next(failure)
+      if (failure) redial.onRetry?.(failure, delay)
+      await pause(delay, signal)
+      if (this.#end) break
+      try {
+        const request = { session: this.session, epoch: ++this.#epoch, secret }
+        await redial.again(request, signal, (established) => this.#goOn(established, redial))
+      } catch (error) {
+        failure = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
+      }
+    }
+    this.#trying = false
+  }
+
+  async #goOn(established: Established, redial: Redial): Promise<void> {
+    if (!established.resumed) {
+      const main = await MainConnection.start(established, this.#options, redial)
+      this.#finish(lost('the other side does not know it any more'))
+      if (redial.onRenewed) redial.onRenewed(main)
+      else main.close()
+      return
+    }
+    const link = new RecordLink(established, this.#options.keepalive ?? KEEPALIVE)
+    link.sendAlone(Frame.hello, helloOf(established, this.#options, this.#expected))
+    const hello = await this.#greeting(link)
+    // Given up meanwhile.
+    if (this.#end) link.destroy()
+    else this.#adopt(link, established, hello)
+  }
+
+  /** The peer's hello on a link that goes on with this session. If it is a bad one, the session is over. */
+  async #greeting(link: RecordLink): Promise<DecodedHello> {
+    try {
+      return await link.greeted(false)
+    } catch (cause) {
+      const error = ProxyError.from(cause, 'PROXY_ERR_FRAME')
+      if (!link.over) this.close(error)
+      link.destroy()
+      throw error
+    }
+  }
+
+  /**
+   * The accepting side: waits for the hello on a link that wants to go on with this session, and takes it. Until that
+   * moment the present link is left alone, so that a replayed handshake does nothing.
+   */
+  async takeOver(established: Established): Promise<void> {
+    const link = new RecordLink(established, this.#options.keepalive ?? KEEPALIVE)
+    const hello = await this.#greeting(link)
+    if (this.#end || established.epoch <= this.#epoch || established.credential !== this.#peer.credential) {
+      link.destroy()
+      throw new ProxyError('PROXY_ERR_STALE_EPOCH', 'an attempt to resume that is older than the last one')
+    }
+    this.#link?.destroy()
+    this.#epoch = established.epoch
+    link.sendAlone(Frame.hello, helloOf(established, this.#options, this.#expected))
+    this.#adopt(link, established, hello)
+  }
+
+  #adopt(link: RecordLink, established: Established, hello: DecodedHello): void {
+    clearTimeout(this.#resumeTimer)
+    clearTimeout(this.#ackTimer)
+    this.#ackTimer = undefined
+    // Our hello has said it.
+    this.#unacknowledged = 0
+    this.#ackDue = false
+    this.#fresh = 0
+    this.#rejoined = true
+    this.#link = link
+    this.#remote = link.remote
+    try {
+      const key = provenKey(established, hello)
+      if (key ? !this.#peer.key?.equals(key) : this.#peer.key !== undefined) {
+        throw new ProxyError('PROXY_ERR_IDENTITY', 'a session that goes on with another node key')
+      }
+      this.#outbox.rewind(hello.expected)
+    } catch (error) {
+      this.close(ProxyError.from(error, 'PROXY_ERR_FRAME'))
+      return
+    }
+    link.ownBy(this)
+    if (this.#handler) link.open()
+    this.#handler?.onResumed()
+    diagnostics.mainResume.publish({ main: this })
+    link.heartbeat.measure()
+    this.wake()
   }
 
   // --- the end ---
-
-  onClosed(error: ProxyError): void {
-    // Before both sides have proven themselves there is no session to lose.
-    if (this.#greeting) this.#finish(error, true)
-    this.#finish(
-      new ProxyError('PROXY_ERR_SESSION_LOST', `${LOST}: ${error.message}`, { cause: error, retryable: true }),
-    )
-  }
-
-  /** Both directions end in order, or after a while without it. */
-  #leave(): void {
-    let left = Number.POSITIVE_INFINITY
-    const timer = setInterval(() => {
-      // As long as bytes move it may go on.
-      if (this.#link.pending < left) left = this.#link.pending
-      else this.#link.destroy()
-    }, LINGER)
-    this.#reader.onGone(() => clearInterval(timer))
-    this.#link.end()
-    this.#link.resume()
-  }
 
   #finish(reason: ProxyError, hard = false): void {
     if (this.#end) return
     this.#end = reason
     clearTimeout(this.#ackTimer)
-    clearInterval(this.#tick)
-    if (hard) this.#link.destroy(reason)
-    else this.#leave()
-    this.#kept.length = 0
+    clearTimeout(this.#resumeTimer)
+    this.#over.abort()
+    if (hard) this.#link?.destroy(reason)
+    else this.#link?.leave()
+    this.#link = undefined
+    this.#outbox.clear()
+    this.#resumeSecret?.fill(0)
     this.#waiting.length = 0
-    this.#greeting?.reject(reason)
     this.#handler?.onClosed(reason)
     this.#resolveClosed(reason)
-    if (this.#opened) diagnostics.mainClose.publish({ main: this, error: reason })
+    diagnostics.mainClose.publish({ main: this, error: reason })
   }
+}
+
+function lost(why: string, cause?: ProxyError): ProxyError {
+  return new ProxyError('PROXY_ERR_SESSION_LOST', `the main connection was lost: ${why}`, { cause, retryable: true })
+}
+
+/** What a node key signs: this handshake, from this side. A relay cannot use it anywhere else. */
+function statement(from: Role, hash: Buffer): Buffer {
+  return Buffer.concat([Buffer.from(`symport node key, ${from}\0`), hash])
+}
+
+function helloOf({ role, hash }: Established, { label = '', identity }: MainOptions, expected: number): Buffer {
+  const proof = identity && { identity, signature: sign(null, statement(role, hash), identity) }
+  return encodeHello({ expected, label, proof })
+}
+
+/** The node key in the peer's hello, with its signature checked. */
+function provenKey({ role, hash }: Established, { key, signature }: DecodedHello): Buffer | undefined {
+  const from = role === 'dialler' ? 'acceptor' : 'dialler'
+  if (key && !(signature && verify(null, statement(from, hash), key.object, signature))) {
+    throw new ProxyError('PROXY_ERR_IDENTITY', 'a signature that does not fit its key')
+  }
+  return key?.raw
 }

@@ -2,9 +2,10 @@ import { diagnostics } from './diagnostics.ts'
 import { checkEndpoint, type Endpoint } from './endpoint.ts'
 import { ProxyError } from './errors.ts'
 import { decodeJson, decodeReason, encodeReason, Frame, plainText } from './frame.ts'
+import { type Limits, MAX_PENDING_OPENS } from './limits.ts'
 import type { FrameHandler, MainConnection } from './main-connection.ts'
 import { SubConnection, type SubConnectionHost } from './sub-connection.ts'
-import { EARLY_WINDOW, ReceiveWindow, type WindowBudget, WindowPool } from './window.ts'
+import { EARLY_WINDOW, ReceiveWindow, WindowPool } from './window.ts'
 
 /** Where an open shall lead: to a listener that the receiver has asked for, or to an endpoint. */
 export interface OpenRequest {
@@ -21,12 +22,12 @@ export interface MultiplexerHandler {
   onListenFrame(type: number, id: number, payload: Buffer): void
   /** The last sub-connection is gone. */
   onIdle(): void
+  /** See `FrameHandler`. */
+  onPaused(reason: ProxyError): void
+  onResumed(): void
   onClosed(error: ProxyError): void
 }
 
-export const MAX_SUB_CONNECTIONS = 16_384
-export const MAX_PENDING_OPENS = 1024
-const OPENS_PER_SECOND = 20_000
 /** Bytes that one sub-connection sends before the next one's turn, and when it is alone. */
 const TURN = 65_536
 const TURN_ALONE = 262_144
@@ -45,12 +46,15 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
   readonly #queue: (() => void)[] = []
   #dialling = 0
   #lastId: number
-  #tokens = OPENS_PER_SECOND
+  readonly #limits: Limits
+  #tokens: number
   #tokensAt = 0
 
-  constructor(main: MainConnection, handler: MultiplexerHandler, budget?: WindowBudget) {
+  constructor(main: MainConnection, handler: MultiplexerHandler) {
     this.#main = main
-    this.#pool = new WindowPool(budget)
+    this.#limits = main.limits
+    this.#tokens = main.limits.opensPerSecond
+    this.#pool = new WindowPool(main.limits.windowBytes, main.budget)
     this.#handler = handler
     this.#lastId = main.role === 'dialler' ? -1 : 0
   }
@@ -74,12 +78,12 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
   /** Opens one to the peer. It may be written to at once; `connect` tells when the far side has. */
   async open(request: OpenRequest): Promise<SubConnection> {
     const { subConnections, pendingOpens } = this.#main.peer.limits
-    while (this.#unanswered.size >= Math.min(pendingOpens, MAX_PENDING_OPENS)) {
-      if (this.#queue.length >= MAX_SUB_CONNECTIONS) this.#full()
+    while (this.#unanswered.size >= Math.min(pendingOpens, this.#limits.pendingOpens)) {
+      if (this.#queue.length >= this.#limits.subConnections) this.#full()
       await new Promise<void>((resolve) => this.#queue.push(resolve))
     }
     if (this.#main.reason) throw this.#main.reason
-    if (this.#subs.size >= Math.min(subConnections, MAX_SUB_CONNECTIONS)) {
+    if (this.#subs.size >= Math.min(subConnections, this.#limits.subConnections)) {
       // Whoever waits for a place among the unanswered has to hear of it too.
       this.#queue.shift()?.()
       this.#full()
@@ -114,7 +118,7 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
   #add(sub: SubConnection): SubConnection {
     this.#subs.set(sub.id, sub)
     // Whoever holds it hears of errors through its own listeners; nobody holding it must not end the process.
-    sub.on('error', () => {})
+    sub.on('error', ignore)
     return sub
   }
 
@@ -129,11 +133,14 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
 
   // --- frames in ---
 
-  onFrame(type: number, id: number, payload: Buffer): void {
-    if (type === Frame.data) {
-      this.#known(id).onData(payload)
-      return
-    }
+  onFrame(type: number, id: number, payload: Buffer): boolean {
+    if (type === Frame.data) return this.#known(id).onData(payload)
+    this.#onControl(type, id, payload)
+    // Whatever it says has been read out of it.
+    return true
+  }
+
+  #onControl(type: number, id: number, payload: Buffer): void {
     switch (type) {
       case Frame.open:
         this.#onOpen(id, payload)
@@ -187,7 +194,7 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
       throw new ProxyError('PROXY_ERR_ID', `a sub-connection cannot be opened with the id ${id}`)
     }
     // Even refused ones stay until the peer has confirmed: whoever never does runs into this.
-    if (this.#subs.size >= MAX_SUB_CONNECTIONS + MAX_PENDING_OPENS) {
+    if (this.#subs.size >= this.#limits.subConnections + MAX_PENDING_OPENS) {
       throw new ProxyError('PROXY_ERR_TOO_MANY_SUB_CONNECTIONS', 'the other side ignores the limits')
     }
     const credit = readCredit(payload.subarray(0, 4))
@@ -210,20 +217,19 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
 
   #refusal(): ProxyError | undefined {
     const retryable = true
-    if (this.#subs.size > MAX_SUB_CONNECTIONS) {
+    const { subConnections, pendingOpens, opensPerSecond } = this.#limits
+    if (this.#subs.size > subConnections) {
       return new ProxyError('PROXY_ERR_TOO_MANY_SUB_CONNECTIONS', 'the main connection is full', { retryable })
     }
-    if (this.#dialling >= MAX_PENDING_OPENS) {
-      return new ProxyError('PROXY_ERR_TOO_MANY_OPENS', `${MAX_PENDING_OPENS} opens are under way`, { retryable })
+    if (this.#dialling >= pendingOpens) {
+      return new ProxyError('PROXY_ERR_TOO_MANY_OPENS', `${pendingOpens} opens are under way`, { retryable })
     }
     if (this.#tokens < 1) {
       const now = performance.now()
-      this.#tokens = Math.min(OPENS_PER_SECOND, ((now - this.#tokensAt) / 1000) * OPENS_PER_SECOND)
+      this.#tokens = Math.min(opensPerSecond, ((now - this.#tokensAt) / 1000) * opensPerSecond)
       this.#tokensAt = now
       if (this.#tokens < 1) {
-        return new ProxyError('PROXY_ERR_TOO_MANY_OPENS', `more than ${OPENS_PER_SECOND} opens per second`, {
-          retryable,
-        })
+        return new ProxyError('PROXY_ERR_TOO_MANY_OPENS', `more than ${opensPerSecond} opens per second`, { retryable })
       }
     }
     this.#tokens--
@@ -281,12 +287,22 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     if (diagnostics.subClose.hasSubscribers) diagnostics.subClose.publish({ main: this.#main, sub })
   }
 
+  onPaused(reason: ProxyError): void {
+    this.#handler.onPaused(reason)
+  }
+
+  onResumed(): void {
+    this.#handler.onResumed()
+  }
+
   onClosed(error: ProxyError): void {
     this.#handler.onClosed(error)
     for (const sub of this.#subs.values()) sub.onLost(error)
     for (const resolve of this.#queue.splice(0)) resolve()
   }
 }
+
+function ignore(): void {}
 
 function readCredit(payload: Buffer): number {
   if (payload.length !== 4) throw new ProxyError('PROXY_ERR_FRAME', 'a credit has 4 bytes')

@@ -7,8 +7,8 @@ import type { Endpoint } from './endpoint.ts'
 export interface Policy {
   /** May the peer have `to` dialled? `address` is the IP address it resolved to; domains without addresses have none. */
   dial(to: Endpoint, address?: string): void
-  /** May the peer listen at `at`? */
-  listen(at: Endpoint): void
+  /** May the peer listen at `at`? A promise lets it wait for that. */
+  listen(at: Endpoint): void | Promise<void>
 }
 
 /** What a Proxy without a policy does: a library user decides by what it asks for. */

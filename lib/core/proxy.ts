@@ -11,7 +11,6 @@ import type { MainConnection } from './main-connection.ts'
 import { Multiplexer, type OpenRequest } from './multiplexer.ts'
 import { allowAll, type Policy } from './policy.ts'
 import type { SubConnection } from './sub-connection.ts'
-import type { WindowBudget } from './window.ts'
 
 /** `resuming` is the state between two links. */
 export type State = 'connected' | 'resuming' | 'draining' | 'closed'
@@ -21,15 +20,11 @@ export interface ProxyOptions {
   domains?: readonly DomainPlugin[]
   /** Asked before everything that the peer requests. Default: all is allowed. */
   policy?: Policy
-  /** Shared by Proxies that shall not together hold more than it allows. Default: each has its own bounds only. */
-  budget?: WindowBudget | undefined
 }
 
 /** The payloads of draining: this side is about to stop, and that it was heard. */
 const DRAINING = Buffer.from([0])
 const NOTED = Buffer.from([1])
-/** Listeners that one peer may have here. */
-const MAX_LISTENERS = 1024
 const NEXT: Record<State, readonly State[]> = {
   connected: ['resuming', 'draining', 'closed'],
   resuming: ['connected', 'draining', 'closed'],
@@ -54,7 +49,7 @@ export class Proxy
   implements AsyncDisposable
 {
   readonly main: MainConnection
-  /** Resolves when the main connection is over. Never rejects; `main.reason` tells why. */
+  /** Resolves when the main connection is over and nothing is listened on for it. Never rejects; `main.reason` tells why. */
   readonly closed: Promise<void>
   readonly #domains: Domains
   readonly #mux: Multiplexer
@@ -71,6 +66,7 @@ export class Proxy
   #noted = false
   #onNoted: (() => void) | undefined
   #onIdle: (() => void) | undefined
+  #released: Promise<unknown> = Promise.resolve()
 
   constructor(main: MainConnection, options: ProxyOptions = {}) {
     super()
@@ -81,10 +77,14 @@ export class Proxy
       onOpen: (sub: SubConnection, request: OpenRequest) => this.#onOpen(sub, request),
       onListenFrame: (type: number, id: number, payload: Buffer) => this.#onListenFrame(type, id, payload),
       onIdle: () => this.#onIdle?.(),
+      onPaused: () => this.#onPaused(),
+      onResumed: () => this.#onResumed(),
       onClosed: (error: ProxyError) => this.#onClosed(error),
     }
-    this.#mux = new Multiplexer(main, handler, options.budget)
-    this.closed = main.closed.then(() => {})
+    this.#mux = new Multiplexer(main, handler)
+    this.closed = main.closed.then(async () => {
+      await this.#released
+    })
     main.attach(this.#mux)
   }
 
@@ -145,7 +145,7 @@ export class Proxy
     const sub = await this.#mux.open({ to: checkEndpoint(request.to), from: request.from })
     if (options.signal) giveUpOn(options.signal, sub)
     assertNotAborted(options.signal)
-    if (this.#state !== 'connected') {
+    if (!this.#open) {
       // It waited for its turn meanwhile.
       sub.destroy()
       this.#assertOpen()
@@ -158,6 +158,11 @@ export class Proxy
   async drain(options: Abortable = {}): Promise<void> {
     if (this.#state === 'closed') return
     this.#transition('draining')
+    if (!this.main.linked && this.#mux.size === 0) {
+      // Nobody would hear of it, and nothing is left to finish.
+      this.close()
+      return
+    }
     const over = options.signal ? AbortSignal.any([options.signal, this.#ended.signal]) : this.#ended.signal
     const noted = until(over, (resolve) => {
       this.#onNoted = resolve
@@ -188,7 +193,7 @@ export class Proxy
   // --- what the peer opens ---
 
   async #onOpen(sub: SubConnection, request: OpenRequest): Promise<void> {
-    if (this.#state !== 'connected' && (this.#state !== 'draining' || this.#noted)) {
+    if (!this.#open && (this.#state !== 'draining' || this.#noted)) {
       sub.destroy(new ProxyError('PROXY_ERR_DRAINING', 'the other side is about to stop', { retryable: true }))
     } else if (request.to) {
       await this.#forward(sub, request.to, true)
@@ -224,13 +229,15 @@ export class Proxy
   }
 
   #watch(sub: SubConnection, to: Endpoint): void {
+    const onFailed = (error: Error): void => {
+      if (error instanceof ProxyError) this.#refused(error, formatEndpoint(to), 'peer')
+    }
     sub.once('connect', () => {
+      sub.off('error', onFailed)
       this.emit('open', sub)
       if (diagnostics.subOpen.hasSubscribers) diagnostics.subOpen.publish({ proxy: this, sub, to })
     })
-    sub.on('error', (error) => {
-      if (sub.connecting && error instanceof ProxyError) this.#refused(error, formatEndpoint(to), 'peer')
-    })
+    sub.on('error', onFailed)
   }
 
   #refused(error: ProxyError, request: string, by: 'here' | 'peer'): void {
@@ -265,7 +272,7 @@ export class Proxy
       },
       [Symbol.asyncDispose]: () => wrapped.close(),
     }
-    if (signal?.aborted || ended.aborted || this.#state !== 'connected') await wrapped.close()
+    if (signal?.aborted || ended.aborted || !this.#open) await wrapped.close()
     assertNotAborted(signal)
     this.#assertOpen()
     this.#listeners.add(wrapped)
@@ -340,10 +347,11 @@ export class Proxy
     // Ids only grow, so that an open that is under way can never reach a later listener.
     if (id <= this.#lastForPeer) throw new ProxyError('PROXY_ERR_ID', `listener id ${id} was used before`)
     this.#lastForPeer = id
-    const full = this.#forPeer.size >= MAX_LISTENERS
-    if (this.#state !== 'connected' || full) {
+    const { listeners } = this.main.limits
+    const full = this.#forPeer.size >= listeners
+    if (!this.#open || full) {
       const refusal = full
-        ? new ProxyError('PROXY_ERR_TOO_MANY_LISTENERS', `there are ${MAX_LISTENERS} listeners already`)
+        ? new ProxyError('PROXY_ERR_TOO_MANY_LISTENERS', `there are ${listeners} listeners already`)
         : new ProxyError('PROXY_ERR_DRAINING', 'the other side is about to stop', { retryable: true })
       this.main.control(Frame.refused, id, encodeReason(refusal))
       return
@@ -379,6 +387,11 @@ export class Proxy
 
   // --- the end ---
 
+  /** Neither closed nor about to be. Without a link, what is asked for waits. */
+  get #open(): boolean {
+    return this.#state === 'connected' || this.#state === 'resuming'
+  }
+
   #assertOpen(): void {
     if (this.#state === 'closed') throw this.main.reason ?? new ProxyError('PROXY_ERR_CLOSED', 'the Proxy is closed')
     if (this.#state === 'draining') throw new ProxyError('PROXY_ERR_DRAINING', 'this side is about to stop')
@@ -393,10 +406,20 @@ export class Proxy
     this.emit('state', next)
   }
 
+  #onPaused(): void {
+    if (this.#state === 'connected') this.#transition('resuming')
+    // Nobody would hear of it, and nothing is left to finish.
+    else if (this.#state === 'draining' && this.#mux.size === 0) this.close()
+  }
+
+  #onResumed(): void {
+    if (this.#state === 'resuming') this.#transition('connected')
+  }
+
   #onClosed(error: ProxyError): void {
     this.#transition('closed')
     this.#ended.abort()
-    for (const listener of [...this.#listeners]) void listener.close()
+    this.#released = Promise.all([...this.#listeners].map((listener) => listener.close()))
     for (const listener of [...this.#atPeer.values()]) listener.onLost(error)
     this.#listeners.clear()
     this.#atPeer.clear()

@@ -1,5 +1,6 @@
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync } from 'node:crypto'
 import { ProxyError } from './errors.ts'
+import { discard } from './memory.ts'
 
 /**
  * A record:
@@ -18,7 +19,7 @@ export const MAX_RECORD = 524_288
 /** Records sealed under one key before the chain moves on. */
 const REKEY_AFTER = 2 ** 16
 /** One cipher call handles this much, so that its output is in the cache when the system call copies it. */
-const SLICE = 262_144
+const SLICE = 65_536
 /** Records up to this long are put together in one buffer: a copy costs less than a list of three. */
 const JOIN = 16_384
 
@@ -30,25 +31,45 @@ function expand(chain: Buffer, info: string, length: number): Buffer {
   return Buffer.from(createHmac('sha256', chain).update(info).update('\x01').digest().subarray(0, length))
 }
 
+/** A record key. It is overwritten when its link has moved on and no record is kept that it sealed. */
+export class RecordKey {
+  readonly bytes: Buffer
+  #holders = 1
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes
+  }
+
+  hold(): this {
+    this.#holders++
+    return this
+  }
+
+  release(): void {
+    if (--this.#holders === 0) this.bytes.fill(0)
+  }
+}
+
 /** The keys of one direction of one link: a chain that moves forward and cannot be turned back. */
 export class RecordKeys {
   #chain: Buffer
-  #key: Buffer
+  #current: RecordKey
   #used = 0
   readonly #nonce = Buffer.alloc(12)
 
-  /** A sealing side's keys live on with the records it keeps; an opening side's old key is overwritten at once. */
-  readonly #wipe: boolean
-
   /** `secret`: what the handshake gave this direction. `salt`: the resume secret, or nothing on a first link. */
-  constructor(use: 'seal' | 'open', secret: Uint8Array, salt: Uint8Array = new Uint8Array(0)) {
-    this.#wipe = use === 'open'
+  constructor(secret: Uint8Array, salt: Uint8Array = new Uint8Array(0)) {
     this.#chain = Buffer.from(hkdfSync('sha256', secret, salt, 'symport chain', 32))
-    this.#key = expand(this.#chain, 'key', 16)
+    this.#current = new RecordKey(expand(this.#chain, 'key', 16))
   }
 
   get key(): Buffer {
-    return this.#key
+    return this.#current.bytes
+  }
+
+  /** The key of the record that was sealed last. */
+  get current(): RecordKey {
+    return this.#current
   }
 
   /** The number of the next record on this link. */
@@ -58,18 +79,35 @@ export class RecordKeys {
 
   /** The nonce of the next record; moves the chain when it is time. The buffer is used again by the next call. */
   next(): Buffer {
+    if (this.#chain.length === 0) throw new RangeError('the keys of this link are forgotten')
     if (this.#used > 0 && this.#used % REKEY_AFTER === 0) {
       const chain = expand(this.#chain, 'chain', 32)
       this.#chain.fill(0)
       this.#chain = chain
-      if (this.#wipe) this.#key.fill(0)
-      this.#key = expand(chain, 'key', 16)
+      this.#current.release()
+      this.#current = new RecordKey(expand(chain, 'key', 16))
     }
-    this.#nonce.writeUInt32BE(Math.floor(this.#used / 2 ** 32), 4)
-    this.#nonce.writeUInt32BE(this.#used >>> 0, 8)
-    this.#used++
+    writeNonce(this.#nonce, this.#used++)
     return this.#nonce
   }
+
+  /** The link is over. */
+  forget(): void {
+    this.#chain.fill(0)
+    this.#chain = Buffer.alloc(0)
+    this.#current.release()
+  }
+}
+
+function writeNonce(nonce: Buffer, record: number): void {
+  nonce.writeUInt32BE(Math.floor(record / 2 ** 32), 4)
+  nonce.writeUInt32BE(record >>> 0, 8)
+}
+
+/** Copies a cipher's output to its place. */
+function put(into: Buffer, output: Buffer, at: number): void {
+  into.set(output, at)
+  discard(output)
 }
 
 /** Seals `head` followed by `tail` into one record. Both may be used again when this returns. */
@@ -81,8 +119,8 @@ export function sealRecord(keys: RecordKeys, head: Uint8Array, tail?: Uint8Array
     const record = Buffer.allocUnsafe(4 + length)
     record.writeUInt32BE(length, 0)
     cipher.setAAD(record.subarray(0, 4))
-    record.set(cipher.update(head), 4)
-    if (tail) record.set(cipher.update(tail), 4 + head.length)
+    put(record, cipher.update(head), 4)
+    if (tail) put(record, cipher.update(tail), 4 + head.length)
     cipher.final()
     record.set(cipher.getAuthTag(), 4 + length - TAG)
     return [record]
@@ -90,7 +128,7 @@ export function sealRecord(keys: RecordKeys, head: Uint8Array, tail?: Uint8Array
   const first = Buffer.allocUnsafe(4 + head.length)
   first.writeUInt32BE(length, 0)
   cipher.setAAD(first.subarray(0, 4))
-  first.set(cipher.update(head), 4)
+  put(first, cipher.update(head), 4)
   const chunks = [first]
   if (tail) for (let at = 0; at < tail.length; at += SLICE) chunks.push(cipher.update(tail.subarray(at, at + SLICE)))
   cipher.final()
@@ -126,4 +164,27 @@ export function openRecord(keys: RecordKeys, bytes: Buffer, at: number, length: 
     })
   }
   return slices
+}
+
+/** A record that was sealed, and what it takes to open it again. */
+export interface SealedRecord {
+  readonly chunks: readonly Buffer[]
+  /** Bytes of its plaintext. */
+  readonly bytes: number
+  readonly key: RecordKey
+  /** Its number on the link that it was sealed for. */
+  readonly number: number
+}
+
+/** The plaintext of a record that this side has sealed itself. */
+export function reopenRecord({ chunks, key, number }: SealedRecord): Buffer {
+  const record = Buffer.concat(chunks)
+  const nonce = Buffer.alloc(12)
+  writeNonce(nonce, number)
+  const decipher = createDecipheriv(CIPHER, key.bytes, nonce, OPTIONS)
+  decipher.setAAD(record.subarray(0, 4))
+  decipher.setAuthTag(record.subarray(-TAG))
+  const plain = decipher.update(record.subarray(4, -TAG))
+  decipher.final()
+  return plain
 }

@@ -32,6 +32,7 @@ export interface SubConnectionHost {
 /** What a joined sub-connection writes to; the writing half of a link. */
 export interface Downstream {
   readonly pending: number
+  readonly copies?: boolean
   write(chunks: readonly Uint8Array[]): void
 }
 
@@ -230,23 +231,31 @@ export class SubConnection extends Duplex {
     this.emit('connect')
   }
 
-  onData(payload: Buffer): void {
+  /** Answers whether the payload is not needed any more. */
+  onData(payload: Buffer): boolean {
     if (this.#got !== 'nothing') {
       throw new ProxyError('PROXY_ERR_DATA_AFTER_FIN', `data for sub-connection ${this.id} after its end`)
     }
     if (!this.#receive.accept(payload.length)) {
       throw new ProxyError('PROXY_ERR_WINDOW_EXCEEDED', `data for sub-connection ${this.id} beyond its window`)
     }
-    if (this.destroyed || payload.length === 0) return
+    if (this.destroyed || payload.length === 0) return true
     this.#bytesIn += payload.length
+    let done = payload.length * PINNED < payload.buffer.byteLength
     if (this.#direct) {
-      const chunk = payload.length * PINNED < payload.buffer.byteLength ? Buffer.from(payload) : payload
-      if (this.#downstream) this.#downstream.write([chunk])
-      else this.push(chunk)
+      const chunk = done ? Buffer.from(payload) : payload
+      const downstream = this.#downstream
+      if (downstream) {
+        downstream.write([chunk])
+        done ||= downstream.copies === true && downstream.pending === 0
+      } else {
+        this.push(chunk)
+      }
     } else {
-      this.#backlog.append(payload)
+      done = this.#backlog.append(payload)
     }
     this.release()
+    return done
   }
 
   onFin(): void {

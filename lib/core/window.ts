@@ -1,3 +1,5 @@
+import { Budget, LIMITS } from './limits.ts'
+
 /**
  * Flow control: what a peer may have on its way to us. Each sub-connection has a window, the bytes that were granted and
  * not yet written on; a pool per session holds what all windows together may take above their floors.
@@ -5,7 +7,6 @@
 export const WINDOW_FLOOR = 4096
 /** Before `opened` each sub-connection may carry this much. */
 export const EARLY_WINDOW = 16_384
-const POOL = 64 * 1024 * 1024
 const FIRST_WINDOW = 256 * 1024
 /** However large a window is, the peer hears of this much. */
 const CREDIT_AT_MOST = 1024 * 1024
@@ -20,41 +21,26 @@ const BUSY = 1000
 /** A window never grows to cover less than this many ms: below it the turns of the event loop are the distance. */
 const SHORTEST_TRIP = 0.5
 
-/** What the windows of many sessions together may take above their floors. A server has one for all its nodes. */
-export class WindowBudget {
-  readonly #bytes: number
-  #used = 0
-
-  constructor(bytes: number = Number.POSITIVE_INFINITY) {
-    this.#bytes = bytes
-  }
-
-  get free(): number {
-    return this.#bytes - this.#used
-  }
-
-  use(bytes: number): void {
-    this.#used += bytes
-  }
-}
-
 /** What all sub-connections of a session may have sent early, beyond windows that turned out smaller. */
 const EARLY_POOL = 1024 * EARLY_WINDOW
 
 export class WindowPool {
-  readonly #budget: WindowBudget
+  readonly #bytes: number
+  readonly #budget: Budget
   #used = 0
   #typical: number | undefined
   /** Bytes that came beyond windows, because they were sent before their windows were known. */
   early = 0
 
-  constructor(budget: WindowBudget = new WindowBudget()) {
+  /** `bytes`: what its windows may take above their floors. */
+  constructor(bytes: number = LIMITS.windowBytes, budget: Budget = new Budget()) {
+    this.#bytes = bytes
     this.#budget = budget
   }
 
   /** What windows may still take above their floors: here, and in the budget of all. */
   get free(): number {
-    return Math.max(0, Math.min(POOL - this.#used, this.#budget.free))
+    return Math.max(0, Math.min(this.#bytes - this.#used, this.#budget.free))
   }
 
   /** The window of a new sub-connection when `count` others are there. */

@@ -6,6 +6,7 @@ export interface Connected {
   readonly proxy: Proxy
   /** What the peer calls itself. */
   readonly id: string
+  /** Where it is now, or was last. */
   readonly remote: string | undefined
 }
 
@@ -16,6 +17,10 @@ export type HubEvent =
   | { readonly type: 'connected'; readonly peer: Connected; readonly standby: boolean }
   /** The peer is about to stop: what is open may finish, and nothing new goes there. */
   | { readonly type: 'draining'; readonly peer: Connected }
+  /** The link to the peer is lost. What is open waits, and goes on with the next link. */
+  | { readonly type: 'paused'; readonly peer: Connected; readonly reason: ProxyError }
+  /** `pause`: how long there was none, in ms. */
+  | { readonly type: 'resumed'; readonly peer: Connected; readonly pause: number }
   | { readonly type: 'disconnected'; readonly peer: Connected; readonly reason: ProxyError }
   /** A handshake failed at the server. */
   | { readonly type: 'rejected'; readonly remote: string | undefined; readonly reason: ProxyError }

@@ -1,4 +1,4 @@
-import { allowAll, type DomainPlugin, Domains, type Listener, ProxyError } from '../core/index.ts'
+import { allowAll, type DomainPlugin, Domains, type Listener, ProxyError, pause } from '../core/index.ts'
 import type { Spec } from '../domains/spec.ts'
 import type { Connected, OnEvent } from './events.ts'
 import type { Pool } from './pool.ts'
@@ -43,34 +43,18 @@ export async function listenHere(
 
 /** Has the peer listen, and asks again until it does or is gone: what held the port may be about to let go. */
 export async function listenAtPeer(spec: Spec, peer: Connected, onEvent: OnEvent, signal: AbortSignal): Promise<void> {
-  for (let tries = 0; peer.proxy.state === 'connected' && !signal.aborted; tries++) {
+  const over = (): boolean => ['draining', 'closed'].includes(peer.proxy.state) || signal.aborted
+  for (let tries = 0; !over(); tries++) {
     try {
       const listener = await peer.proxy.newPeerListener(spec)
       onEvent({ type: 'listener-ready', spec, bound: listener.bound, at: peer })
       return
     } catch (error) {
       const reason = ProxyError.from(error, 'PROXY_ERR_LISTEN_FAILED')
-      if (peer.proxy.state !== 'connected') return
+      if (over()) return
       if (tries === 0) onEvent({ type: 'listener-failed', spec, reason, at: peer })
       if (reason.code !== 'PROXY_ERR_LISTEN_FAILED') return
       await Promise.race([pause(ASK_AGAIN, signal), peer.proxy.closed])
     }
   }
-}
-
-/** Resolves after `ms`, or at once when `signal` fires. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) {
-      resolve()
-      return
-    }
-    const done = (): void => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', done)
-      resolve()
-    }
-    const timer = setTimeout(done, ms)
-    signal.addEventListener('abort', done)
-  })
 }

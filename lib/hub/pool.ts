@@ -29,8 +29,13 @@ export class Pool {
   /** Answers whether the new one stands by. */
   add(peer: Connected): boolean {
     this.#peers.add(peer)
-    for (const wake of this.#waiting) wake()
+    this.wake()
     return !this.#balance && this.#peers.size > 1
+  }
+
+  /** A peer serves that did not before. */
+  wake(): void {
+    for (const look of [...this.#waiting]) look()
   }
 
   remove(peer: Connected): void {

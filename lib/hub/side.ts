@@ -1,20 +1,23 @@
 import { setMaxListeners } from 'node:events'
 import {
+  Budget,
   type DomainPlugin,
   diagnostics,
+  type Keepalive,
+  type Limits,
   type Listener,
   type MainConnection,
   type Policy,
   Proxy,
   type ProxyError,
-  WindowBudget,
 } from '../core/index.ts'
 import type { Spec } from '../domains/spec.ts'
 import type { Connected, OnEvent } from './events.ts'
+import { endGhosts } from './ghosts.ts'
 import { listenAtPeer, listenHere } from './mappings.ts'
 import { Pool } from './pool.ts'
 
-/** What the windows of all peers together may hold above their floors. */
+/** What all peers together may have held here: their windows, and what they have not acknowledged. */
 const BUDGET = 512 * 1024 * 1024
 
 export interface SideOptions {
@@ -25,6 +28,12 @@ export interface SideOptions {
   /** Each peer listens, I forward. */
   peerListeners?: readonly Spec[] | undefined
   balance?: boolean | undefined
+  /** See `MainOptions`. */
+  keepalive?: Keepalive | undefined
+  resumeTimeout?: number | undefined
+  limits?: Partial<Limits> | undefined
+  /** Bytes held for all peers together. Default 512 MiB. */
+  heldBytes?: number | undefined
   onEvent?: OnEvent | undefined
 }
 
@@ -37,11 +46,12 @@ export class Side {
   readonly onEvent: OnEvent
   readonly #options: SideOptions
   readonly #listeners: Listener[] = []
-  readonly #budget = new WindowBudget(BUDGET)
+  readonly budget: Budget
   readonly #stop = new AbortController()
 
   constructor(options: SideOptions) {
     this.#options = options
+    this.budget = new Budget(options.heldBytes ?? BUDGET)
     setMaxListeners(0, this.#stop.signal)
     this.pool = new Pool(options)
     this.onEvent = options.onEvent ?? (() => {})
@@ -62,8 +72,32 @@ export class Side {
 
   /** Puts a Proxy on a new main connection. `id` is what the peer is called here. */
   add(main: MainConnection, id: string): Connected {
-    const proxy = new Proxy(main, { ...this.#options, budget: this.#budget })
-    const peer: Connected = { proxy, id, remote: main.remote }
+    const settled = endGhosts(main, this.pool)
+    const policy: Policy = {
+      dial: (to, address) => this.#options.policy.dial(to, address),
+      listen: async (at) => {
+        await this.#options.policy.listen(at)
+        await settled
+      },
+    }
+    const proxy = new Proxy(main, { domains: this.#options.domains, policy })
+    const peer: Connected = {
+      proxy,
+      id,
+      get remote() {
+        return main.remote
+      },
+    }
+    let lostAt = 0
+    proxy.on('state', (state) => {
+      if (state === 'resuming' && main.linkError) {
+        lostAt = performance.now()
+        this.onEvent({ type: 'paused', peer, reason: main.linkError })
+      } else if (state === 'connected') {
+        this.onEvent({ type: 'resumed', peer, pause: performance.now() - lostAt })
+        this.pool.wake()
+      }
+    })
     proxy.on('listening', (bound) => this.onEvent({ type: 'listening-for', peer, bound }))
     proxy.on('draining', () => this.onEvent({ type: 'draining', peer }))
     const standby = this.pool.add(peer)

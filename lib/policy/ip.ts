@@ -33,6 +33,16 @@ export function parseTarget(text: string): Ip | undefined {
   return ip.version === 4 ? LOOPBACK_4 : LOOPBACK_6
 }
 
+/** An address, or a CIDR like `10.0.0.0/8` or `fd00::/8`; one of IPv4-mapped addresses comes out as that of IPv4. */
+export function parseNet(text: string): IpNet | undefined {
+  const [, address = '', length] = /^([^/]*)(?:\/(0|[1-9][0-9]{0,2}))?$/.exec(text) ?? []
+  const ip = parseIp(address)
+  if (!ip) return undefined
+  const outer = isIPv6(address) ? 128 - bitsOf(ip.version) : 0
+  const prefix = length === undefined ? bitsOf(ip.version) : Number(length) - outer
+  return prefix >= 0 && prefix <= bitsOf(ip.version) ? { ...ip, prefix } : undefined
+}
+
 export function bitsOf(version: 4 | 6): number {
   return version === 4 ? 32 : 128
 }

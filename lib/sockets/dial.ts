@@ -1,5 +1,4 @@
-import { once } from 'node:events'
-import type { NetConnectOpts } from 'node:net'
+import type { NetConnectOpts, Socket } from 'node:net'
 import { ProxyError } from '../core/index.ts'
 import { connectLink, type ReadBuffer, type SocketLink } from './socket-link.ts'
 
@@ -27,7 +26,7 @@ export async function dialSocket(options: NetConnectOpts, dial: DialSocketOption
   }, dial.timeout)
   dial.signal?.addEventListener('abort', giveUp)
   try {
-    await once(socket, 'connect')
+    await connected(socket)
     return link
   } catch (error) {
     socket.destroy()
@@ -36,6 +35,16 @@ export async function dialSocket(options: NetConnectOpts, dial: DialSocketOption
     clearTimeout(timer)
     dial.signal?.removeEventListener('abort', giveUp)
   }
+}
+
+function connected(socket: Socket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.once('error', reject)
+    socket.once('connect', () => {
+      socket.off('error', reject)
+      resolve()
+    })
+  })
 }
 
 const DIAL_ERRORS: Record<string, (name: string) => string> = {

@@ -1,18 +1,20 @@
 import { existsSync } from 'node:fs'
-import { createServer, type ListenOptions, type Server, type Socket } from 'node:net'
+import { createServer, type ListenOptions, type Server } from 'node:net'
 import { dirname } from 'node:path'
-import { ProxyError } from '../core/index.ts'
+import { type Link, ProxyError } from '../core/index.ts'
+import { acceptLinks, type ReadBuffer } from './socket-link.ts'
 
 /** Connections that wait in the system until they are accepted. */
 const BACKLOG = 1024
 
-/** Listens; `onSocket` gets each connection, paused and with half-close. */
+/** Listens; `onLink` gets each connection, with half-close. With a `readBuffer` what they bring lands there. */
 export async function listen(
   options: ListenOptions,
   name: string,
-  onSocket: (socket: Socket) => void,
+  onLink: (link: Link) => void,
+  readBuffer?: ReadBuffer,
 ): Promise<Server> {
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, onSocket)
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) => reject(listenError(error, name)))
     server.listen({ backlog: BACKLOG, ...options }, resolve)
@@ -20,6 +22,7 @@ export async function listen(
   // Afterwards an error concerns one connection that could not be accepted, as when descriptors run out.
   server.removeAllListeners('error')
   server.on('error', () => {})
+  acceptLinks(server, onLink, readBuffer)
   return server
 }
 

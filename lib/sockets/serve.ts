@@ -1,7 +1,7 @@
 import type { AddressInfo, ListenOptions } from 'node:net'
-import { type Endpoint, join, type ListenContext, type Listener } from '../core/index.ts'
+import { type Endpoint, join, type Link, type ListenContext, type Listener } from '../core/index.ts'
 import { listen, unlisten } from './listen.ts'
-import { acceptLink, type ReadBuffer } from './socket-link.ts'
+import type { ReadBuffer } from './socket-link.ts'
 
 export interface Served {
   readonly address: AddressInfo | string | null
@@ -16,13 +16,13 @@ export async function serve(
   readBuffer: ReadBuffer,
   context: ListenContext,
 ): Promise<Served> {
-  const server = await listen(options, name, (socket) => {
-    const link = acceptLink(socket, readBuffer)
+  const onLink = (link: Link): void => {
     context.open({ from: link.remote }).then(
       (sub) => join(sub, link),
       () => link.destroy(),
     )
-  })
+  }
+  const server = await listen(options, name, onLink, readBuffer)
   let closed: Promise<void> | undefined
   const close = (): Promise<void> => {
     closed ??= unlisten(server)

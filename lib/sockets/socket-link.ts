@@ -1,4 +1,4 @@
-import { type NetConnectOpts, Socket } from 'node:net'
+import { type NetConnectOpts, type Server, Socket } from 'node:net'
 import { type Link, type LinkSink, linkFrom } from '../core/index.ts'
 
 /** Bytes that one read may bring. */
@@ -31,21 +31,34 @@ export function connectLink(options: NetConnectOpts, readBuffer?: ReadBuffer): S
   })
 }
 
+/** A connection of the system, before there is a `Socket`. */
+export interface Handle {
+  setNoDelay?(on: boolean): void
+}
+
 /**
- * A link over a connection that a server with `pauseOnConnect` and `allowHalfOpen` has accepted. Sockets of a server
- * know no `onread`, so the connection moves to one that does. Where Node.js does not have it that way, the socket is
- * used as it is: slower, and right all the same.
+ * Has the connections of `server` handed over as links. The sockets that a server of Node.js makes know no `onread`, and
+ * making one only to take its connection away costs as much as the one that is used. Where Node.js does not have it that
+ * way, they are used as they are: slower, and right all the same.
  */
-export function acceptLink(accepted: Socket, readBuffer?: ReadBuffer): Link {
-  const { _handle: handle, _server: server } = accepted as Socket & { _handle?: unknown; _server?: unknown }
-  if (!handle || !server) return linkFrom(accepted, remoteOf(accepted))
+export function acceptLinks(server: Server, onLink: (link: Link) => void, readBuffer?: ReadBuffer): void {
+  const listening = (server as Server & { _handle?: { onconnection?: unknown } | null })._handle
+  if (typeof listening?.onconnection !== 'function') {
+    server.on('connection', (socket) => onLink(linkFrom(socket, remoteOf(socket))))
+    return
+  }
+  // An error concerns one connection that could not be accepted, as when descriptors run out.
+  listening.onconnection = (error: number, handle: Handle | undefined) => {
+    if (error !== 0 || !handle) return
+    handle.setNoDelay?.(true)
+    onLink(handleLink(handle, readBuffer))
+  }
+}
+
+function handleLink(handle: Handle, readBuffer: ReadBuffer | undefined): SocketLink {
   return new SocketLink(readBuffer, (onread) => {
     const settings: object = { allowHalfOpen: true, writableHighWaterMark: 0, pauseOnCreate: true, handle, onread }
-    const socket = new Socket(settings)
-    // The server counts its connections, and its `close` waits for the last one.
-    Object.assign(socket, { _server: server, server })
-    Object.assign(accepted, { _handle: null, _server: null })
-    return socket
+    return new Socket(settings)
   })
 }
 
@@ -58,6 +71,7 @@ function remoteOf(socket: Socket): string | undefined {
 /** A TCP or Unix socket as a link: Node.js reads into buffers that we choose, so bulk costs no allocation per read. */
 export class SocketLink implements Link {
   readonly socket: Socket
+  readonly copies = true
   #remote: string | undefined
   #sink: LinkSink | undefined
   #waiting = false

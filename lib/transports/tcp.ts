@@ -2,7 +2,6 @@ import type { AddressInfo } from 'node:net'
 import type { Abortable, Link } from '../core/index.ts'
 import { dialSocket } from '../sockets/dial.ts'
 import { listen, unlisten } from '../sockets/listen.ts'
-import { acceptLink } from '../sockets/socket-link.ts'
 import type { LinkListener } from './transport.ts'
 
 export interface TcpAddress {
@@ -25,7 +24,7 @@ export async function dialTcp(to: TcpAddress, options: Abortable & { timeout?: n
 /** `host` empty: all interfaces. Port 0: any free one. */
 export async function listenTcp(at: TcpAddress, onLink: (link: Link) => void): Promise<LinkListener> {
   const where = at.host === '' ? { port: at.port } : at
-  const server = await listen(where, shown(at), (socket) => onLink(acceptLink(socket)))
+  const server = await listen(where, shown(at), onLink)
   const address = server.address() as AddressInfo
   return { address: shown({ host: address.address, port: address.port }), close: () => unlisten(server) }
 }

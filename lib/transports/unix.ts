@@ -1,7 +1,6 @@
 import type { Abortable, Link } from '../core/index.ts'
 import { dialSocket } from '../sockets/dial.ts'
 import { listen, unlisten } from '../sockets/listen.ts'
-import { acceptLink } from '../sockets/socket-link.ts'
 import { removeStale } from '../sockets/stale.ts'
 import type { LinkListener } from './transport.ts'
 
@@ -13,6 +12,6 @@ export async function dialUnix(path: string, options: Abortable & { timeout?: nu
 
 export async function listenUnix(path: string, onLink: (link: Link) => void): Promise<LinkListener> {
   await removeStale(path)
-  const server = await listen({ path }, path, (socket) => onLink(acceptLink(socket)))
+  const server = await listen({ path }, path, onLink)
   return { address: path, close: () => unlisten(server) }
 }

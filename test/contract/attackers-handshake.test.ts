@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
 import { test } from 'node:test'
-import { Acceptor, type AcceptorOptions, connect, type Link, type ProxyError } from '../../lib/core/index.ts'
+import {
+  Acceptor,
+  type AcceptorOptions,
+  connect,
+  type Link,
+  type MainConnection,
+  type ProxyError,
+} from '../../lib/core/index.ts'
 import { rawPublicKey, type Suite, x25519PublicKey } from '../../lib/core/noise.ts'
 import { memoryPair } from '../../lib/transports/memory.ts'
 import { flip, type Middle, manInTheMiddle } from '../helpers/contract/man-in-the-middle.ts'
@@ -243,10 +250,10 @@ test('records that are sent back to who sent them do not open', async () => {
   const main = await connect(async () => middle.dialled, { secret })
   await accepting
   const records = Buffer.concat(middle.fromDialler).subarray(HANDSHAKE_BYTES.NNpsk0.dialler)
-  main.attach({ onFrame() {}, onWritable() {}, onClosed() {} })
+  const lost = loss(main)
   middle.toDialler(records)
-  assert.equal((await soon(main.closed, 'the end')).code, 'PROXY_ERR_RECORD_AUTH')
-  await (await accepting).main.closed
+  assert.equal((await soon(lost, 'the end of the link')).code, 'PROXY_ERR_RECORD_AUTH')
+  await end(main, (await accepting).main)
 })
 
 test('records that are sent twice do not open the second time', async () => {
@@ -255,21 +262,63 @@ test('records that are sent twice do not open the second time', async () => {
   const secret = { name: '', suite: 'NNpsk0', psk: PSK } as const
   const main = await connect(async () => middle.dialled, { secret })
   const accepted = (await accepting).main
-  accepted.attach({ onFrame() {}, onWritable() {}, onClosed() {} })
+  const losses = [loss(accepted), loss(main)]
   middle.toAcceptor(Buffer.concat(middle.fromDialler).subarray(HANDSHAKE_BYTES.NNpsk0.dialler))
-  assert.equal((await soon(accepted.closed, 'the end')).code, 'PROXY_ERR_RECORD_AUTH')
-  // Its first act tells it.
-  main.attach({ onFrame() {}, onWritable() {}, onClosed() {} })
-  await soon(main.closed, 'the other side')
+  const codes = await soon(Promise.all(losses), 'the end of the link')
+  assert.deepEqual(
+    codes.map(({ code }) => code),
+    ['PROXY_ERR_RECORD_AUTH', 'PROXY_ERR_LINK_LOST'],
+  )
+  await end(main, accepted)
 })
+
+/** Why a main connection loses its link. The session waits for another one. */
+function loss(main: MainConnection): Promise<ProxyError> {
+  return new Promise((resolve) => {
+    main.attach({ onFrame: () => true, onWritable() {}, onPaused: resolve, onResumed() {}, onClosed() {} })
+  })
+}
+
+async function end(...mains: MainConnection[]): Promise<void> {
+  for (const main of mains) {
+    assert.equal(main.reason, undefined)
+    main.close()
+    await main.closed
+  }
+}
 
 test('handshakes at once are bounded, and places are given back', async () => {
   const door = acceptor({ maxHandshakes: 3, timeout: 60 })
-  const strangers = [1, 2, 3].map(() => outcome(door.accept(memoryPair().b)))
-  const { b } = memoryPair()
-  assert.equal(await outcome(door.accept(b)), 'PROXY_ERR_TOO_MANY_HANDSHAKES')
-  assert.deepEqual(await Promise.all(strangers), Array(3).fill('PROXY_ERR_HANDSHAKE_TIMEOUT'))
-  assert.equal(await outcome(door.accept(memoryPair().b)), 'PROXY_ERR_HANDSHAKE_TIMEOUT')
+  const knocking = [1, 2, 3, 4].map(() => outcome(door.accept(memoryPair().b)))
+  // The newcomer is heard, and the one that has been silent longest is not waited for any more.
+  assert.equal(await Promise.race(knocking), 'PROXY_ERR_TOO_MANY_HANDSHAKES')
+  const late = 'PROXY_ERR_HANDSHAKE_TIMEOUT'
+  assert.deepEqual(await Promise.all(knocking), ['PROXY_ERR_TOO_MANY_HANDSHAKES', late, late, late])
+  assert.equal(await outcome(door.accept(memoryPair().b)), late)
+})
+
+test('strangers who fill all places keep nobody out who knows the secret', async () => {
+  const door = acceptor({ maxHandshakes: 3, timeout: 3000 })
+  const strangers = [1, 2, 3].map(() => memoryPair())
+  const knocking = strangers.map(({ b }) => outcome(door.accept(b)))
+  for (const turn of [1, 2, 3, 4]) {
+    const { a, b } = memoryPair()
+    const [main, accepted] = await soon(
+      Promise.all([
+        connect(async () => a, { secret: { name: '', suite: 'NNpsk0', psk: PSK } }),
+        door.accept(b).then(({ main }) => main),
+      ]),
+      `node ${turn}`,
+    )
+    await end(main, accepted)
+    const stranger = memoryPair()
+    strangers.push(stranger)
+    knocking.push(outcome(door.accept(stranger.b)))
+  }
+  for (const { a } of strangers) a.destroy()
+  const over = await soon(Promise.all(knocking), 'the strangers')
+  const [given, lost] = [Array(4).fill('PROXY_ERR_TOO_MANY_HANDSHAKES'), Array(3).fill('PROXY_ERR_LINK_LOST')]
+  assert.deepEqual(over, [...given, ...lost])
 })
 
 test('a signal ends a handshake on either side', async () => {

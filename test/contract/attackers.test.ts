@@ -203,10 +203,12 @@ for (const [what, [code, run]] of Object.entries(FATAL)) {
       await attack(role, {}, async (attack) => {
         await run(attack)
         if (code.startsWith('PROXY_ERR_RECORD_')) {
-          // Nobody is told: it may have been anybody.
-          assert.equal((await soon(attack.raw.ended, 'the end')).code, code)
-          await nothingLeft(attack.raw.proxy)
+          // It may have been anybody: nobody is told, and the session waits for another link.
+          assert.equal((await soon(attack.raw.lost, 'the end of the link')).code, code)
           await attack.raw.over()
+          assert.ok(!attack.raw.frames.some(({ type }) => type === Frame.goaway))
+          assert.equal(attack.raw.main.reason, undefined)
+          assert.equal(attack.raw.proxy.state, 'resuming')
         } else {
           await attack.ends(code)
         }

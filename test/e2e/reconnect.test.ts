@@ -69,13 +69,18 @@ describe('reconnecting', { concurrency: 3 }, () => {
       const socket = await open(stage, forth)
       await echo(socket, 'before')
 
+      const seen = node.lines.length
       first.server.signal(how)
       await first.server.exited
-      await closed(socket)
-      await logged(node, 'server disconnected')
-      const seen = node.lines.length
+      // One that was killed has said nothing: only the next one can tell that it knows nothing any more.
+      if (how === 'SIGTERM') await logged(node, 'server disconnected', seen)
+      else
+        await logged(node, `lost the link to the server, open connections wait: the other side closed the link`, seen)
       const { server } = await startServer(stage, args, { secret: undefined, port: first.at.port })
       const back = await logged(node, 'connected', seen)
+      await closed(socket)
+      const { code } = await logged(node, 'server disconnected', seen)
+      assert.equal(code, how === 'SIGTERM' ? 'PROXY_ERR_CLOSED' : 'PROXY_ERR_SESSION_LOST')
       const since = timeOf(back) - timeOf(await logged(server, 'listening'))
       assert.ok(since <= BACK_WITHIN_MS, `it took ${since} ms`)
       assert.equal(await visit(stage, forth), 'hello')
@@ -98,10 +103,11 @@ describe('reconnecting', { concurrency: 3 }, () => {
     await echo(socket, 'before')
 
     await killed(node)
-    await closed(socket)
-    await logged(server, 'node disconnected')
     const seen = server.lines.length
     await connectNode(stage, at)
+    await closed(socket)
+    const { code } = await logged(server, 'node disconnected', seen)
+    assert.equal(code, 'PROXY_ERR_REPLACED')
     assert.equal(await visit(stage, listen), 'hello')
     await logLine(server, 'the listener at the node', (log) => log.listen === `tcp://127.0.0.1:${port}`, seen)
     assert.equal(await visit(stage, `tcp://127.0.0.1:${port}`), 'hello')
@@ -120,7 +126,6 @@ describe('reconnecting', { concurrency: 3 }, () => {
     const listen = await boundAt(node)
     assert.equal(await visit(stage, listen), 'hello')
     await killed(first.server)
-    await logged(node, 'server disconnected')
     const seen = node.lines.length
     await startServer(stage, grants, { port: first.at.port })
     assert.equal(await visit(stage, listen), 'hello', 'a visitor waits until the server is back')

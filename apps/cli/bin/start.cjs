@@ -8,7 +8,10 @@ module.exports = function start(args) {
     console.error(`symport: Node.js ${process.versions.node} is too old: 20.19 or later is needed`)
     process.exit(2)
   }
-  require('v8').setFlagsFromString('--max-semi-space-size=64')
+  var v8 = require('v8')
+  v8.setFlagsFromString('--max-semi-space-size=64')
+  // See lib/core/memory.ts; later versions have it without a flag, and may not know the flag.
+  if (major < 22) v8.setFlagsFromString('--harmony-rab-gsab-transfer')
   import('../../../dist/apps/cli/main.js')
     .then((app) => app.main(args))
     .then(

@@ -2,8 +2,9 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { Acceptor, connect } from '../../../lib/core/connect.ts'
 import type { ProxyError } from '../../../lib/core/errors.ts'
 import { Frame, readFrames } from '../../../lib/core/frame.ts'
+import type { Role } from '../../../lib/core/handshake.ts'
 import type { Link } from '../../../lib/core/link.ts'
-import type { MainConnection, MainOptions, Role } from '../../../lib/core/main-connection.ts'
+import type { MainConnection, MainOptions } from '../../../lib/core/main-connection.ts'
 import { NoiseHandshake, rawPublicKey, type Suite, x25519PublicKey } from '../../../lib/core/noise.ts'
 import { Proxy, type ProxyOptions } from '../../../lib/core/proxy.ts'
 import { openRecord, RecordKeys, recordLength, sealRecord } from '../../../lib/core/record.ts'
@@ -132,7 +133,9 @@ export class RawSession implements AsyncDisposable {
     this.resume()
     this.link.destroy()
     const main = await this.real.catch(() => undefined)
-    if (main) await main.closed
+    // It would wait for another link.
+    main?.close()
+    await main?.closed
   }
 
   #change(): Promise<void> {
@@ -202,8 +205,8 @@ export async function rawSession(role: Role, options: RawOptions = {}): Promise<
     links,
     stream,
     hash: noise.hash,
-    send: new RecordKeys('seal', dialler ? toAcceptor : toDialler),
-    receive: new RecordKeys('open', dialler ? toDialler : toAcceptor),
+    send: new RecordKeys(dialler ? toAcceptor : toDialler),
+    receive: new RecordKeys(dialler ? toDialler : toAcceptor),
     real,
   })
 }
@@ -241,6 +244,8 @@ export interface RealSide {
   readonly proxy: Proxy
   /** Why the real side's session ended. */
   readonly ended: Promise<ProxyError>
+  /** Why it lost the link; what becomes of the session depends on its `resumeTimeout`. */
+  readonly lost: Promise<ProxyError>
 }
 
 export type RawPeer = RawSession & RealSide
@@ -252,5 +257,9 @@ export async function rawPeer(role: Role, options: RawOptions = {}): Promise<Raw
   session.sendHello()
   const main = await session.real
   if (role === 'dialler') await session.next(Frame.hello)
-  return Object.assign(session, { main, proxy: new Proxy(main, options.proxy), ended: main.closed })
+  const proxy = new Proxy(main, options.proxy)
+  const lost = new Promise<ProxyError>((resolve) => {
+    proxy.on('state', () => main.linkError && resolve(main.linkError))
+  })
+  return Object.assign(session, { main, proxy, ended: main.closed, lost })
 }

@@ -5,6 +5,7 @@ import test, { type TestContext } from 'node:test'
 import { diagnostics } from '../../../lib/core/diagnostics.ts'
 import { ProxyError } from '../../../lib/core/errors.ts'
 import { Frame } from '../../../lib/core/frame.ts'
+import type { Proxy } from '../../../lib/core/proxy.ts'
 import { createProxyPair, type ProxyPair } from '../../../lib/testing.ts'
 import { frame, u64 } from '../../helpers/core/bytes.ts'
 import { echo } from '../../helpers/core/echo-domain.ts'
@@ -25,7 +26,15 @@ const TO = { Domain: 'echo', Addr: 'x' }
 test('the channels have the names that subscribers use', () => {
   assert.deepEqual(
     Object.values(diagnostics).map(({ name }) => name),
-    ['symport:main:open', 'symport:main:close', 'symport:sub:open', 'symport:sub:close', 'symport:refused'],
+    [
+      'symport:main:open',
+      'symport:main:pause',
+      'symport:main:resume',
+      'symport:main:close',
+      'symport:sub:open',
+      'symport:sub:close',
+      'symport:refused',
+    ],
   )
 })
 
@@ -45,6 +54,32 @@ test('main:open and main:close come once for each side', async (t) => {
   assert.equal(there?.main, pair.b.main)
   assert.ok(there?.error instanceof ProxyError && there.error.code === 'PROXY_ERR_X')
 })
+
+test('main:pause and main:resume come once for each side, when a link is lost and there is another', async (t) => {
+  const opened = published(t, 'symport:main:open')
+  const paused = published(t, 'symport:main:pause')
+  const resumed = published(t, 'symport:main:resume')
+  const closed = published(t, 'symport:main:close')
+  await using pair = await pairOf()
+  const mains = new Set([pair.a.main, pair.b.main])
+  const again = Promise.all([pair.a, pair.b].map((proxy) => connectedAgain(proxy)))
+  assert.deepEqual([paused.length, resumed.length], [0, 0])
+  pair.cut('rst')
+  await again
+  assert.deepEqual(new Set(paused.map(({ main }) => main)), mains)
+  assert.deepEqual(new Set(resumed.map(({ main }) => main)), mains)
+  for (const { error } of paused) assert.ok(error instanceof ProxyError && error.code === 'PROXY_ERR_LINK_LOST')
+  assert.deepEqual(
+    [opened, paused, resumed, closed].map(({ length }) => length),
+    [2, 2, 2, 0],
+  )
+})
+
+async function connectedAgain(proxy: Proxy): Promise<void> {
+  const states: string[] = []
+  while (states.at(-1) !== 'connected') states.push(...(await once(proxy, 'state')))
+  assert.deepEqual(states, ['resuming', 'connected'])
+}
 
 test('a main connection that never came to be is not told about', async (t) => {
   const opened = published(t, 'symport:main:open')

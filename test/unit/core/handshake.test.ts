@@ -404,18 +404,40 @@ for (const when of ['before', 'during'] as const) {
   })
 }
 
-test('one handshake more than allowed is closed at once, and a place that is free again is given away', async () => {
+test('one handshake more than allowed takes the place of the oldest that has proven nothing', async () => {
   const acceptor = acceptorOf({ maxHandshakes: 2 })
-  const abort = new AbortController()
+  const knocking = [memoryPair(), memoryPair(), memoryPair()]
+  const streams = knocking.map(({ a }) => new ByteStream(a))
+  const accepting = knocking.map(({ b }) => acceptor.accept(b).catch((error: ProxyError) => error.code))
+  assert.equal(await accepting[0], 'PROXY_ERR_TOO_MANY_HANDSHAKES')
+  assert.equal((await streams[0]?.rest())?.length, 0, 'it is not even refused')
+  // The newcomer is served, and so is the one after it, at the cost of the second.
+  const third = knocking[2]?.a
+  third?.write([opening()])
+  await streams[2]?.read(80)
+  const [dialled, main] = await bothEnds(credentialOf('NNpsk0'), acceptor)
+  assert.equal(await accepting[1], 'PROXY_ERR_TOO_MANY_HANDSHAKES')
+  third?.destroy()
+  assert.equal(await accepting[2], 'PROXY_ERR_LINK_LOST')
+  await closeAll(dialled, main)
+})
+
+test('one handshake more than allowed is closed at once when all others have shown that they know a secret', async () => {
+  const acceptor = acceptorOf({ maxHandshakes: 2 })
   const slow = [memoryPair(), memoryPair()]
-  const waiting = slow.map(({ b }) => assert.rejects(acceptor.accept(b, { signal: abort.signal })))
+  const waiting = slow.map(({ b }) => assert.rejects(acceptor.accept(b), { code: 'PROXY_ERR_LINK_LOST' }))
+  for (const { a } of slow) {
+    const stream = new ByteStream(a)
+    a.write([opening()])
+    await stream.read(80)
+  }
   const third = memoryPair()
   const stream = new ByteStream(third.a)
   await assert.rejects(acceptor.accept(third.b), { code: 'PROXY_ERR_TOO_MANY_HANDSHAKES', retryable: true })
   assert.equal((await stream.rest()).length, 0)
-  abort.abort()
   for (const { a } of slow) a.destroy()
   await Promise.all(waiting)
+  // A place that is free again is given away.
   await closeAll(...(await bothEnds(credentialOf('NNpsk0'), acceptor)))
 })
 
@@ -435,7 +457,7 @@ test('one session more than allowed is told why, and a place that is free again 
   const second = connect(async () => a, { secret: credentialOf('NNpsk0') })
   await assert.rejects(acceptor.accept(b), { code: 'PROXY_ERR_TOO_MANY_SESSIONS', retryable: true })
   const refused = await second
-  refused.attach({ onFrame() {}, onWritable() {}, onClosed() {} })
+  refused.attach({ onFrame: () => true, onWritable() {}, onPaused() {}, onResumed() {}, onClosed() {} })
   assert.equal((await refused.closed).code, 'PROXY_ERR_TOO_MANY_SESSIONS')
   await closeAll(dialled, main)
   await closeAll(...(await bothEnds(credentialOf('NNpsk0'), acceptor)))

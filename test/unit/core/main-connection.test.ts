@@ -2,13 +2,14 @@ import assert from 'node:assert/strict'
 import { generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
 import { buffer } from 'node:stream/consumers'
 import test from 'node:test'
+import { Acceptor, connect } from '../../../lib/core/connect.ts'
 import { ProxyError } from '../../../lib/core/errors.ts'
 import { decodeReason, Frame } from '../../../lib/core/frame.ts'
 import { rawPublicKey } from '../../../lib/core/noise.ts'
-import { createProxyPair } from '../../../lib/testing.ts'
+import { createProxyPair, memoryPair } from '../../../lib/testing.ts'
 import { frame, openPayload, u32, u64 } from '../../helpers/core/bytes.ts'
 import { echo } from '../../helpers/core/echo-domain.ts'
-import { type RawFrame, type RawPeer, rawPeer, rawSession } from '../../helpers/core/raw-peer.ts'
+import { PSK, type RawFrame, type RawPeer, rawPeer, rawSession } from '../../helpers/core/raw-peer.ts'
 
 const ROLES = ['dialler', 'acceptor'] as const
 const FALLBACK = new ProxyError('PROXY_ERR_RESET', 'no reason')
@@ -17,6 +18,14 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 
 async function turns(count = 10): Promise<void> {
   for (let index = 0; index < count; index++) await turn()
+}
+
+/** The session lives, and has no link. */
+function assertWaiting({ main, proxy }: RawPeer): void {
+  assert.equal(main.reason, undefined)
+  assert.equal(main.linked, false)
+  assert.equal(main.congested, true)
+  assert.equal(proxy.state, 'resuming')
 }
 
 const reasonOf = ({ payload }: RawFrame): ProxyError => decodeReason(payload, FALLBACK)
@@ -56,7 +65,10 @@ test('a large record passes when every read of the link is a few bytes', async (
 
 test('a main connection carries one Proxy', async () => {
   await using raw = await rawPeer('dialler')
-  assert.throws(() => raw.main.attach({ onFrame() {}, onWritable() {}, onClosed() {} }), TypeError)
+  assert.throws(
+    () => raw.main.attach({ onFrame: () => true, onWritable() {}, onPaused() {}, onResumed() {}, onClosed() {} }),
+    TypeError,
+  )
 })
 
 // --- records and acknowledgements ---
@@ -204,13 +216,14 @@ test('a pong that matches nothing is ignored; the right one gives the round trip
   assert.equal(raw.frames.filter(({ type }) => type === Frame.ping).length, 1)
 })
 
-test('a peer that is silent gets a ping, and is given up when it does not answer', async () => {
+test('a peer that is silent gets a ping, and its link is given up when it does not answer', async () => {
   await using raw = await rawPeer('dialler', { main: { keepalive: { idle: 20, timeout: 20 } } })
   await raw.next(Frame.ping)
-  assert.equal(raw.main.reason, undefined)
-  const reason = await raw.ended
-  assert.equal(reason.code, 'PROXY_ERR_KEEPALIVE')
-  assert.equal(reason.retryable, true)
+  assert.equal(raw.main.linked, true)
+  const error = await raw.lost
+  assert.equal(error.code, 'PROXY_ERR_KEEPALIVE')
+  assert.equal(error.retryable, true)
+  assertWaiting(raw)
   await raw.over()
   assert.ok(!raw.frames.some(({ type }) => type === Frame.goaway), 'nobody is there to be told')
 })
@@ -223,6 +236,7 @@ test('a peer that answers pings stays, and needs to say nothing else', async () 
   }
   await turns()
   assert.equal(raw.main.reason, undefined)
+  assert.equal(raw.main.linked, true)
 })
 
 // --- the end ---
@@ -275,16 +289,72 @@ test('a goaway is sent also when the peer has stopped reading', async () => {
 })
 
 for (const how of ['fin', 'rst'] as const) {
-  test(`a link that is lost with a ${how} ends the session, which can be tried again`, async () => {
-    const raw = await rawPeer('dialler')
+  test(`a session that is not to be resumed ends with its link, and can be tried again (${how})`, async () => {
+    const raw = await rawPeer('dialler', { main: { resumeTimeout: 0 } })
     raw.links.cut(how)
-    const reason = await raw.ended
-    assert.equal(reason.code, 'PROXY_ERR_SESSION_LOST')
-    assert.equal(reason.retryable, true)
-    assert.ok(reason.cause instanceof ProxyError)
-    assert.equal(reason.cause.code, 'PROXY_ERR_LINK_LOST')
+    assertSessionLost(await raw.ended)
+    assert.equal(raw.proxy.state, 'closed')
+    await using pair = await createProxyPair({ a: { resumeTimeout: 0 }, b: { resumeTimeout: 0 } })
+    pair.cut(how)
+    for (const { main } of [pair.a, pair.b]) assertSessionLost(await main.closed)
+  })
+
+  test(`a session waits \`resumeTimeout\` for another link, and no longer (${how})`, async (t) => {
+    for (const role of ROLES) {
+      t.mock.timers.enable({ apis: ['setTimeout'] })
+      await using raw = await rawPeer(role)
+      raw.links.cut(how)
+      assert.equal((await raw.lost).code, 'PROXY_ERR_LINK_LOST')
+      assertWaiting(raw)
+      t.mock.timers.tick(119_999)
+      await turns()
+      assertWaiting(raw)
+      t.mock.timers.tick(1)
+      assertSessionLost(await raw.ended)
+      assert.equal(raw.proxy.state, 'closed')
+      t.mock.timers.reset()
+    }
   })
 }
+
+function assertSessionLost(reason: ProxyError): void {
+  assert.equal(reason.code, 'PROXY_ERR_SESSION_LOST')
+  assert.equal(reason.retryable, true)
+  assert.ok(reason.cause instanceof ProxyError)
+  assert.equal(reason.cause.code, 'PROXY_ERR_LINK_LOST')
+}
+
+test('a session that ends while it waits for a link is over at once', async () => {
+  await using raw = await rawPeer('dialler')
+  raw.links.cut('fin')
+  await raw.lost
+  raw.main.close(new ProxyError('PROXY_ERR_X', 'because'))
+  assert.equal((await raw.ended).code, 'PROXY_ERR_X')
+  assert.equal(raw.proxy.state, 'closed')
+})
+
+test('a link that was lost before there was a Proxy is told to it, and harms nobody meanwhile', async () => {
+  for (const role of ROLES) {
+    const links = memoryPair()
+    const acceptor = new Acceptor({ pskFor: async () => PSK })
+    const secret = { name: '', suite: 'NNpsk0', psk: PSK } as const
+    const [{ main: accepted }, dialled] = await Promise.all([
+      acceptor.accept(links.b),
+      connect(async () => links.a, { secret }),
+    ])
+    const [main, other] = role === 'dialler' ? [dialled, accepted] : [accepted, dialled]
+    links.cut('rst')
+    await turns()
+    main.control(Frame.unlisten, 77)
+    await turns()
+    const paused = new Promise<ProxyError>((resolve) => {
+      main.attach({ onFrame: () => true, onWritable() {}, onPaused: resolve, onResumed() {}, onClosed() {} })
+    })
+    assert.equal((await paused).code, 'PROXY_ERR_LINK_LOST')
+    for (const end of [main, other]) end.close()
+    for (const end of [main, other]) assert.equal((await end.closed).code, 'PROXY_ERR_CLOSED')
+  }
+})
 
 test('after the end nothing is sent, and closing again changes nothing', async () => {
   await using raw = await rawPeer('dialler')
@@ -455,9 +525,10 @@ test('a flipped bit at every byte of a record ends the link, and tells nobody an
     raw.sendRaw(record)
     // A length that says more is believed until that much has come.
     if (at < 4) raw.sendRaw(Buffer.alloc(524_288))
-    const { code } = await raw.ended
+    const { code } = await raw.lost
     if (at >= 4) assert.equal(code, 'PROXY_ERR_RECORD_AUTH', `byte ${at}`)
     codes.add(code)
+    assertWaiting(raw)
     await raw.over()
     assert.equal(raw.frames.length, 1, 'nothing came but the hello')
   }
@@ -474,7 +545,8 @@ for (const [length, code] of LENGTHS) {
   test(`a record of ${length} bytes ends the link before it has come`, async () => {
     await using raw = await rawPeer('acceptor')
     raw.sendRaw(u32(length))
-    assert.equal((await raw.ended).code, code)
+    assert.equal((await raw.lost).code, code)
+    assertWaiting(raw)
     await raw.over()
   })
 }
@@ -493,6 +565,19 @@ test('a record that is replayed, left out or out of order ends the link', async 
     await using raw = await rawPeer('dialler')
     const records = [raw.seal(harmless()), raw.seal(harmless())]
     for (const index of order) raw.sendRaw(records[index] ?? Buffer.alloc(0))
-    assert.equal((await raw.ended).code, 'PROXY_ERR_RECORD_AUTH', `${order}`)
+    assert.equal((await raw.lost).code, 'PROXY_ERR_RECORD_AUTH', `${order}`)
+    assertWaiting(raw)
   }
+})
+
+test('a session that is not to be resumed ends with a record that does not open, and says why', async () => {
+  await using raw = await rawPeer('dialler', { main: { resumeTimeout: 0 } })
+  raw.sendRaw(Buffer.concat([u32(17), Buffer.alloc(17)]))
+  const reason = await raw.ended
+  assert.equal(reason.code, 'PROXY_ERR_SESSION_LOST')
+  assert.ok(reason.cause instanceof ProxyError)
+  assert.equal(reason.cause.code, 'PROXY_ERR_RECORD_AUTH')
+  assert.equal(raw.main.linkError, reason.cause)
+  await raw.over()
+  assert.equal(raw.frames.length, 1, 'nobody is told')
 })

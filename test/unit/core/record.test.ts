@@ -2,7 +2,15 @@ import assert from 'node:assert/strict'
 import { createCipheriv, randomBytes } from 'node:crypto'
 import test from 'node:test'
 import fc from 'fast-check'
-import { MAX_RECORD, MIN_RECORD, openRecord, RecordKeys, recordLength, sealRecord } from '../../../lib/core/record.ts'
+import {
+  MAX_RECORD,
+  MIN_RECORD,
+  openRecord,
+  RecordKeys,
+  recordLength,
+  reopenRecord,
+  sealRecord,
+} from '../../../lib/core/record.ts'
 import { hex, u32 } from '../../helpers/core/bytes.ts'
 import { firstChain, forgeOpen, forgeSeal, nextChain, recordKey } from '../../helpers/core/forge-records.ts'
 
@@ -19,7 +27,7 @@ const open = (keys: RecordKeys, record: Buffer): Buffer =>
   Buffer.concat(openRecord(keys, record, 0, recordLength(record, 0)))
 
 function pair(secret: Uint8Array = SECRET): { sealing: RecordKeys; opening: RecordKeys } {
-  return { sealing: new RecordKeys('seal', secret), opening: new RecordKeys('open', secret) }
+  return { sealing: new RecordKeys(secret), opening: new RecordKeys(secret) }
 }
 
 function skip(keys: RecordKeys, count: number): void {
@@ -27,7 +35,7 @@ function skip(keys: RecordKeys, count: number): void {
 }
 
 test('a record is, byte for byte, what it always was', () => {
-  const record = seal(new RecordKeys('seal', SECRET), hex('12 00000001 000002 6869'))
+  const record = seal(new RecordKeys(SECRET), hex('12 00000001 000002 6869'))
   assert.equal(record.subarray(0, 4).toString('hex'), '0000001a')
   assert.equal(record.length, 4 + 0x1a)
   assert.equal(record.toString('hex'), PINNED)
@@ -35,7 +43,7 @@ test('a record is, byte for byte, what it always was', () => {
 
 test('what is sealed here, node-forge opens', () => {
   const key = recordKey(firstChain(SECRET))
-  const keys = new RecordKeys('seal', SECRET)
+  const keys = new RecordKeys(SECRET)
   for (const [number, size] of SIZES.entries()) {
     const plain = randomBytes(size)
     const record = seal(keys, plain.subarray(0, size >> 1), plain.subarray(size >> 1))
@@ -46,7 +54,7 @@ test('what is sealed here, node-forge opens', () => {
 
 test('what node-forge seals, is opened here', () => {
   const key = recordKey(firstChain(SECRET))
-  const keys = new RecordKeys('open', SECRET)
+  const keys = new RecordKeys(SECRET)
   for (const [number, size] of SIZES.entries()) {
     const plain = randomBytes(size)
     assert.ok(open(keys, forgeSeal(key, number, plain)).equals(plain), `${size} bytes`)
@@ -55,7 +63,7 @@ test('what node-forge seals, is opened here', () => {
 
 test('a resume secret salts the chain', () => {
   const salt = randomBytes(32)
-  const record = seal(new RecordKeys('seal', SECRET, salt), Buffer.from('hi'))
+  const record = seal(new RecordKeys(SECRET, salt), Buffer.from('hi'))
   assert.equal(forgeOpen(recordKey(firstChain(SECRET, salt)), 0, record)?.toString(), 'hi')
   assert.equal(forgeOpen(recordKey(firstChain(SECRET)), 0, record), undefined)
 })
@@ -79,21 +87,69 @@ test('every 2^16 records the chain moves on, and the count does not start again'
 })
 
 test('nonces are 4 zero bytes and the number of the record', () => {
-  const keys = new RecordKeys('seal', SECRET)
+  const keys = new RecordKeys(SECRET)
   assert.equal(keys.next().toString('hex'), '000000000000000000000000')
   assert.equal(keys.next().toString('hex'), '000000000000000000000001')
   skip(keys, 65_534)
   assert.equal(keys.next().toString('hex'), '000000000000000000010000')
 })
 
-test('an opening side overwrites a key that is finished; a sealing side leaves it to the records it keeps', () => {
+test('a key is overwritten when its keys have moved on, and no record is held that it sealed', () => {
   const { sealing, opening } = pair()
-  const [kept, wiped] = [sealing.key, opening.key]
-  assert.deepEqual(kept, wiped)
-  for (const keys of [sealing, opening]) skip(keys, REKEY_AFTER + 1)
+  const first = sealing.current
+  const kept = first.hold().bytes
+  const wiped = opening.key
   assert.equal(kept.toString('hex'), recordKey(firstChain(SECRET)).toString('hex'))
+  assert.deepEqual(kept, wiped)
+  for (const keys of [sealing, opening]) skip(keys, REKEY_AFTER)
+  assert.notDeepEqual(wiped, Buffer.alloc(16), 'not before the last record under it')
+  for (const keys of [sealing, opening]) skip(keys, 1)
   assert.deepEqual(wiped, Buffer.alloc(16))
+  assert.equal(kept.toString('hex'), recordKey(firstChain(SECRET)).toString('hex'), 'somebody holds it')
   assert.notDeepEqual(opening.key, wiped)
+  assert.deepEqual(opening.key, sealing.key)
+  first.release()
+  assert.deepEqual(kept, Buffer.alloc(16))
+  assert.notDeepEqual(sealing.key, kept)
+})
+
+test('a key of a link that is over is overwritten when nobody holds it any more', () => {
+  for (const holders of [0, 1, 3]) {
+    const keys = new RecordKeys(SECRET)
+    seal(keys, Buffer.from('hi'))
+    const held = keys.current
+    for (let holder = 0; holder < holders; holder++) held.hold()
+    keys.forget()
+    for (let holder = 0; holder < holders; holder++) {
+      assert.equal(held.bytes.toString('hex'), recordKey(firstChain(SECRET)).toString('hex'))
+      held.release()
+    }
+    assert.deepEqual(held.bytes, Buffer.alloc(16))
+  }
+})
+
+test('keys that were forgotten neither seal nor open', () => {
+  const { sealing, opening } = pair()
+  const record = seal(sealing, Buffer.from('hi'))
+  for (const keys of [sealing, opening]) keys.forget()
+  assert.throws(() => seal(sealing, Buffer.from('ho')), RangeError)
+  assert.throws(() => open(opening, record), RangeError)
+  // It would be a key of zeros.
+  assert.equal(sealing.count, 1)
+  assert.equal(opening.count, 0)
+})
+
+test('a record that was sealed is opened again from what was kept of it, also when the keys have moved on', () => {
+  const keys = new RecordKeys(SECRET)
+  const kept = SIZES.map((size) => {
+    const plain = randomBytes(size)
+    const number = keys.count
+    const chunks = sealRecord(keys, plain.subarray(0, size >> 1), plain.subarray(size >> 1))
+    return { plain, record: { chunks, bytes: size, key: keys.current.hold(), number } }
+  })
+  skip(keys, REKEY_AFTER)
+  keys.forget()
+  for (const { plain, record } of kept) assert.ok(reopenRecord(record).equals(plain), `${plain.length} bytes`)
 })
 
 test('any head and tail arrive as they were, and may be used again at once', () => {
@@ -120,7 +176,7 @@ test('a record is opened where it stands in a longer buffer', () => {
 })
 
 test('every flipped bit of a record is noticed', () => {
-  const record = seal(new RecordKeys('seal', SECRET), randomBytes(40))
+  const record = seal(new RecordKeys(SECRET), randomBytes(40))
   const codes = new Set<string>()
   for (let bit = 0; bit < record.length * 8; bit++) {
     // With bytes enough behind it for every length that is in bounds.
@@ -128,7 +184,7 @@ test('every flipped bit of a record is noticed', () => {
     const at = bit >> 3
     changed.writeUInt8(changed.readUInt8(at) ^ (1 << (bit & 7)), at)
     assert.throws(
-      () => open(new RecordKeys('open', SECRET), changed),
+      () => open(new RecordKeys(SECRET), changed),
       (error: { code: string }) => {
         codes.add(error.code)
         return at < 4 ? /^PROXY_ERR_RECORD_(AUTH|TOO_LARGE|TOO_SHORT)$/.test(error.code) : error.code === AUTH
@@ -140,11 +196,11 @@ test('every flipped bit of a record is noticed', () => {
 })
 
 test('a flipped bit in a record of several slices is noticed', () => {
-  const record = seal(new RecordKeys('seal', SECRET), randomBytes(131_073))
+  const record = seal(new RecordKeys(SECRET), randomBytes(131_073))
   for (const at of [4, 65_539, 65_540, 131_076, record.length - 17, record.length - 16, record.length - 1]) {
     const changed = Buffer.from(record)
     changed.writeUInt8(changed.readUInt8(at) ^ 1, at)
-    assert.throws(() => open(new RecordKeys('open', SECRET), changed), { code: AUTH }, `byte ${at}`)
+    assert.throws(() => open(new RecordKeys(SECRET), changed), { code: AUTH }, `byte ${at}`)
   }
 })
 
@@ -184,8 +240,8 @@ test('a record that was left out is noticed by the next one', () => {
 
 test('a record that is reflected to its sender is refused', () => {
   const [toAcceptor, toDialler] = [Buffer.alloc(32, 1), Buffer.alloc(32, 2)]
-  const record = seal(new RecordKeys('seal', toAcceptor), Buffer.from('mine'))
-  assert.throws(() => open(new RecordKeys('open', toDialler), record), { code: AUTH })
+  const record = seal(new RecordKeys(toAcceptor), Buffer.from('mine'))
+  assert.throws(() => open(new RecordKeys(toDialler), record), { code: AUTH })
 })
 
 test('a tag of fewer than 16 bytes is refused, even one that GCM itself would take', () => {
@@ -195,20 +251,20 @@ test('a tag of fewer than 16 bytes is refused, even one that GCM itself would ta
     const length = u32(plain.length + authTagLength)
     const cipher = createCipheriv('aes-128-gcm', key, Buffer.alloc(12), { authTagLength }).setAAD(length)
     const sealed = Buffer.concat([length, cipher.update(plain), cipher.final(), cipher.getAuthTag()])
-    assert.throws(() => open(new RecordKeys('open', SECRET), sealed), { code: AUTH }, `${authTagLength} bytes`)
+    assert.throws(() => open(new RecordKeys(SECRET), sealed), { code: AUTH }, `${authTagLength} bytes`)
   }
 })
 
 test('a record that was cut, its length made to fit, is refused', () => {
-  const record = seal(new RecordKeys('seal', SECRET), randomBytes(40))
+  const record = seal(new RecordKeys(SECRET), randomBytes(40))
   for (let cut = 1; cut < 40; cut++) {
     const shorter = Buffer.from(record.subarray(0, record.length - cut))
     shorter.writeUInt32BE(shorter.length - 4)
-    assert.throws(() => open(new RecordKeys('open', SECRET), shorter), { code: AUTH }, `${cut} bytes`)
+    assert.throws(() => open(new RecordKeys(SECRET), shorter), { code: AUTH }, `${cut} bytes`)
   }
 })
 
 test('the same plaintext under two secrets gives two records', () => {
-  const records = [1, 2].map((fill) => seal(new RecordKeys('seal', Buffer.alloc(32, fill)), Buffer.from('same')))
+  const records = [1, 2].map((fill) => seal(new RecordKeys(Buffer.alloc(32, fill)), Buffer.from('same')))
   assert.notDeepEqual(records[0], records[1])
 })

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
 import fc from 'fast-check'
-import { EARLY_WINDOW, ReceiveWindow, WINDOW_FLOOR, WindowBudget, WindowPool } from '../../../lib/core/window.ts'
+import { Budget } from '../../../lib/core/limits.ts'
+import { EARLY_WINDOW, ReceiveWindow, WINDOW_FLOOR, WindowPool } from '../../../lib/core/window.ts'
 
 const KIB = 1024
 const POOL = 64 * KIB * KIB
@@ -191,8 +192,8 @@ test('when all that is free is used, windows stand still and nothing breaks', (t
 
 test('a budget that many sessions share stops growth above the floors', (t) => {
   clockOf(t)
-  const budget = new WindowBudget(1024 * KIB)
-  const pools = [0, 1, 2, 3, 4, 5, 6, 7].map(() => new WindowPool(budget))
+  const budget = new Budget(1024 * KIB)
+  const pools = [0, 1, 2, 3, 4, 5, 6, 7].map(() => new WindowPool(undefined, budget))
   const windows = pools.map((pool) => new ReceiveWindow(pool, pool.first(0), 0))
   for (let turn = 0; turn < 50; turn++) for (const window of windows) useUp(window, window.size)
   const above = windows.map(({ size }) => size - WINDOW_FLOOR).reduce((sum, size) => sum + size)

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { Frame, MAX_CONTROL_PAYLOAD } from '../../../lib/core/frame.ts'
 import { HANDSHAKE_TIMEOUT } from '../../../lib/core/handshake.ts'
-import { MAX_PENDING_OPENS, MAX_SUB_CONNECTIONS } from '../../../lib/core/multiplexer.ts'
+import { MAX_PENDING_OPENS, MAX_SUB_CONNECTIONS } from '../../../lib/core/limits.ts'
 import { MAX_RECORD, MIN_RECORD } from '../../../lib/core/record.ts'
 import { EARLY_WINDOW } from '../../../lib/core/window.ts'
 

@@ -102,8 +102,8 @@ test('doc/protocol.md shows the worked handshake of a token', async () => {
 
 test('doc/protocol.md shows the first records of the worked handshake', async () => {
   const { hash, toAcceptor, toDialler } = await work()
-  const dialler = new RecordKeys('seal', toAcceptor)
-  const acceptor = new RecordKeys('seal', toDialler)
+  const dialler = new RecordKeys(toAcceptor)
+  const acceptor = new RecordKeys(toDialler)
   assertShown({ 'record key, to acceptor': dialler.key, 'record key, to dialler': acceptor.key })
 
   const seal = (keys: RecordKeys, ...frames: Buffer[]): Buffer => Buffer.concat(sealRecord(keys, Buffer.concat(frames)))
@@ -147,8 +147,8 @@ test('doc/protocol.md shows the worked handshake of a chosen secret', async () =
     'message 1': message1,
     'message 2': message2,
     'handshake hash': dialler.hash,
-    'record key, to acceptor': new RecordKeys('seal', toAcceptor).key,
-    'record key, to dialler': new RecordKeys('seal', toDialler).key,
+    'record key, to acceptor': new RecordKeys(toAcceptor).key,
+    'record key, to dialler': new RecordKeys(toDialler).key,
   })
 })
 
@@ -195,14 +195,14 @@ test('an acceptor takes a dialler that sends what the page shows', async () => {
   const payload = noise.read(await read((await read(2)).readUInt16BE(0)))
   assert.deepEqual(payload.subarray(16), payload2.subarray(16))
   const [toAcceptor, toDialler] = noise.split()
-  links.a.write(sealRecord(new RecordKeys('seal', toAcceptor), diallersHello(noise.hash)))
+  links.a.write(sealRecord(new RecordKeys(toAcceptor), diallersHello(noise.hash)))
 
   const { main } = await accepting
   assert.equal(main.peer.label, 'node-1')
   assert.deepEqual(main.peer.key, nodePublicKey)
   const head = await read(4)
   const record = Buffer.concat([head, await read(head.readUInt32BE(0))])
-  const hello = Buffer.concat(openRecord(new RecordKeys('open', toDialler), record, 0, record.length - 4))
+  const hello = Buffer.concat(openRecord(new RecordKeys(toDialler), record, 0, record.length - 4))
   assert.deepEqual(hello, frame(0x00, 0, hex('0000000000000000')))
   main.close()
   links.a.destroy()
