@@ -1,9 +1,19 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { Bench } from './bench.ts'
+import { DelayLines } from './load/delay-line.ts'
+import { startHolder } from './load/holder.ts'
+import { openIdle } from './load/idle.ts'
+import { memoryMissing, parseRss, residentKib } from './load/memory.ts'
+import { pingPong } from './load/ping-pong.ts'
+import { startEcho } from './load/sockets.ts'
 import { parseWrk } from './load/wrk.ts'
 import { parseOptions, UsageError } from './options.ts'
 import { atLeast, Series, under } from './part.ts'
 import { PARTS } from './parts/index.ts'
+import { affordable } from './parts/p6-many-idle.ts'
+import { Processes } from './processes.ts'
+import { Progress } from './progress.ts'
 import { median, medianRatio, percentile } from './statistics.ts'
 import { formatTable } from './table.ts'
 
@@ -20,6 +30,12 @@ const WRK_REPORT = `Running 3s test @ http://127.0.0.1:41234/
   145000 requests in 2.10s, 21.30MB read
 Requests/sec:  69047.62
 Transfer/sec:     10.14MB
+`
+
+const SMAPS_ROLLUP = `55a0b0c00000-7ffd1e5f9000 ---p 00000000 00:00 0                          [rollup]
+Rss:               44412 kB
+Pss:               40101 kB
+Pss_Anon:          21764 kB
 `
 
 describe('bench', () => {
@@ -44,6 +60,53 @@ describe('bench', () => {
     assert.throws(() => parseWrk(WRK_REPORT + errors), /Socket errors: connect 0, read 12/)
   })
 
+  it('reads what a process has in memory', () => {
+    assert.equal(parseRss(SMAPS_ROLLUP), 44_412)
+    assert.throws(() => parseRss(''), /no resident memory/)
+  })
+
+  it('holds as many connections as the open files allow, in whole thousands', () => {
+    assert.equal(affordable(10_000, Number.POSITIVE_INFINITY), 10_000)
+    assert.equal(affordable(10_000, 10_200), 10_000)
+    assert.equal(affordable(10_000, 10_199), 9_000)
+    assert.equal(affordable(10_000, 1_024), 0)
+  })
+
+  it('holds connections in a process of its own, whose memory grows by them', { skip: memoryMissing() }, async () => {
+    const processes = new Processes()
+    try {
+      const holder = await startHolder(processes)
+      const before = residentKib(holder.pid)
+      using _idle = await openIdle(holder.port, 200)
+      assert.ok(residentKib(holder.pid) > before)
+    } finally {
+      await processes.close()
+    }
+  })
+
+  it('opens a tunnel by the path that it is given, and a delay line is one', async () => {
+    const processes = new Processes()
+    const bench = new Bench({ rounds: 1, quick: true, profile: undefined }, processes, new Progress(process.stderr))
+    try {
+      await using echo = await startEcho()
+      await using lines = new DelayLines(processes, { delayMs: 20, bitsPerSecond: 1e9 })
+      const times = await bench.withTunnels(
+        ['direct'],
+        [echo.port],
+        async ([tunnel]) => {
+          assert.ok(tunnel)
+          assert.notEqual(tunnel.ports[0], echo.port)
+          return await pingPong(tunnel.ports[0] ?? 0, (made) => made < 3)
+        },
+        lines.path,
+      )
+      assert.equal(times.length, 3)
+      for (const microseconds of times) assert.ok(microseconds >= 40_000, `${microseconds} us`)
+    } finally {
+      await processes.close()
+    }
+  })
+
   it('says whether a goal is met, and says neither without a reference', () => {
     const series = new Series()
     series.add('rate', 'symport', 30)
@@ -53,6 +116,15 @@ describe('bench', () => {
     series.add('rate', 'ssh', 10)
     assert.equal(series.ratioRow('rate', row).met, true)
     assert.equal(series.valueRow('rate', { what: 'rate', unit: '/s', goal: under(30, '/s') }).met, false)
+  })
+
+  it('puts another figure than that of ssh beside where it is told to', () => {
+    const series = new Series()
+    series.add('KiB', 'symport', 6)
+    series.add('KiB', 'direct', 4)
+    const row = series.valueRow('KiB', { what: 'memory', unit: 'KiB', beside: 'direct', goal: under(8, 'KiB') })
+    assert.deepEqual([row.reference, row.against, row.ratio, row.met], [4, 'direct', 1.5, true])
+    assert.equal(series.plainRow('KiB', { what: 'memory', unit: 'KiB' }).against, undefined)
   })
 
   it('prints what is missing as a dash, and colours only when asked', () => {

@@ -1,6 +1,6 @@
 import type { Processes } from './processes.ts'
 import type { Progress } from './progress.ts'
-import { openTunnel, type Tunnel, type TunnelName, tunnelMissing } from './tunnels.ts'
+import { openTunnel, type Path, type Tunnel, type TunnelName, tunnelMissing } from './tunnels.ts'
 
 export interface BenchOptions {
   readonly rounds: number
@@ -48,13 +48,14 @@ export class Bench {
     names: readonly TunnelName[],
     targets: readonly number[],
     use: (tunnels: readonly Tunnel[]) => Promise<T>,
+    path?: Path,
   ): Promise<T> {
     const tunnels: Tunnel[] = []
     try {
       for (const name of names) {
         // A profile is of symport alone, not of its waiting for the others.
         if (this.#profile !== undefined && name !== 'symport') continue
-        if (!this.isMissing(name)) tunnels.push(...(await this.#open(name, targets)))
+        if (!this.isMissing(name)) tunnels.push(...(await this.#open(name, targets, path)))
       }
       return await use(tunnels)
     } finally {
@@ -92,10 +93,10 @@ export class Bench {
   }
 
   /** A reference that is there but does not start is missing too; symport not starting is a failure. */
-  async #open(name: TunnelName, targets: readonly number[]): Promise<readonly Tunnel[]> {
+  async #open(name: TunnelName, targets: readonly number[], path?: Path): Promise<readonly Tunnel[]> {
     this.progress(`opens ${name}`)
     try {
-      return [await openTunnel(name, this, targets)]
+      return [await openTunnel(name, this, targets, path)]
     } catch (error) {
       if (name !== 'ssh') throw error
       this.missing.add(`a working ssh (${error instanceof Error ? error.message : String(error)})`)

@@ -94,17 +94,18 @@ export class Series {
     }
   }
 
-  /** A row whose goal is about symport's own figure; ssh's stands beside it where it was measured. */
-  valueRow(metric: string, o: { what: string; unit: string; goal: Goal }): Row {
+  /** A row whose goal is about symport's own figure; ssh's (or another's) stands beside it where it was measured. */
+  valueRow(metric: string, o: { what: string; unit: string; beside?: TunnelName; goal: Goal }): Row {
+    const beside = o.beside ?? 'ssh'
     const ours = this.values(metric, 'symport')
-    const theirs = this.values(metric, 'ssh')
+    const theirs = this.values(metric, beside)
     const value = orUndefined(median(ours))
     return {
       what: o.what,
       unit: o.unit,
       symport: value,
       reference: orUndefined(median(theirs)),
-      against: theirs.length > 0 ? 'ssh' : undefined,
+      against: theirs.length > 0 ? beside : undefined,
       ratio: orUndefined(medianRatio(ours, theirs)),
       goal: o.goal.text,
       met: value === undefined ? undefined : o.goal.test(value),
@@ -112,7 +113,7 @@ export class Series {
   }
 
   /** A row without a goal, for the record. */
-  plainRow(metric: string, o: { what: string; unit: string }): Row {
+  plainRow(metric: string, o: { what: string; unit: string; beside?: TunnelName }): Row {
     return { ...this.valueRow(metric, { ...o, goal: NO_GOAL }), met: undefined }
   }
 

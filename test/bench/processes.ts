@@ -112,16 +112,22 @@ export class Processes {
   readonly #borrowed = new Set<string>()
   #closed = false
 
-  start(command: string, args: readonly string[], name: string, onLine?: (line: string) => void): Running {
+  /** `attended`: its stdin stays open for as long as this process lives, for programs that end by its end. */
+  start(
+    command: string,
+    args: readonly string[],
+    name: string,
+    o: { onLine?: (line: string) => void; attended?: boolean } = {},
+  ): Running {
     if (this.#closed) throw new Error('interrupted')
     const { SYMPORT_UUID: _secret, NODE_OPTIONS: _options, ...env } = process.env
     // A group of its own: Ctrl-C then reaches only the bench, which ends things in order.
     const child = spawn(command, args, {
       env,
       detached: process.platform !== 'win32',
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: [o.attended ? 'pipe' : 'ignore', 'pipe', 'pipe'],
     })
-    const running = new Running(name, child, onLine)
+    const running = new Running(name, child, o.onLine)
     this.#running.add(running)
     void running.exited.then(() => this.#running.delete(running))
     return running
@@ -130,7 +136,7 @@ export class Processes {
   /** Runs a program to its end and gives back all that it wrote. */
   async run(command: string, args: readonly string[], name: string, timeoutMs = 60_000): Promise<string> {
     const lines: string[] = []
-    const running = this.start(command, args, name, (line) => lines.push(line))
+    const running = this.start(command, args, name, { onLine: (line) => lines.push(line) })
     const deadline = setTimeout(() => running.signal('SIGKILL'), timeoutMs)
     const code = await running.exited
     clearTimeout(deadline)

@@ -14,6 +14,9 @@ export interface Tunnel {
   close(): Promise<void>
 }
 
+/** What lies between the two sides of a tunnel: gives the port that leads to `port` by that way. */
+export type Path = (port: number) => Promise<number>
+
 /** What keeps this tunnel from being measured here, or undefined. */
 export function tunnelMissing(name: TunnelName): string | undefined {
   if (name === 'symport') return symportMissing()
@@ -23,10 +26,16 @@ export function tunnelMissing(name: TunnelName): string | undefined {
 
 /**
  * Opens a tunnel to ports of 127.0.0.1. Data goes the same way through all of them: symport's server and sshd hold
- * the mapped ports, symport's node and ssh's client dial the targets.
+ * the mapped ports, symport's node and ssh's client dial the targets. `path` is what the main connection takes, or a direct
+ * connection itself; by default the shortest.
  */
-export async function openTunnel(name: TunnelName, bench: Bench, targets: readonly number[]): Promise<Tunnel> {
-  if (name === 'symport') return openSymport(bench, targets, bench.processes.folder())
-  if (name === 'ssh') return openSsh(bench.processes, targets)
-  return { name, ports: targets, pids: undefined, close: async () => {} }
+export async function openTunnel(
+  name: TunnelName,
+  bench: Bench,
+  targets: readonly number[],
+  path: Path = async (port) => port,
+): Promise<Tunnel> {
+  if (name === 'symport') return openSymport(bench, targets, bench.processes.folder(), path)
+  if (name === 'ssh') return openSsh(bench.processes, targets, path)
+  return { name, ports: await Promise.all(targets.map(path)), pids: undefined, close: async () => {} }
 }

@@ -25,13 +25,16 @@ export class Iperf3 implements AsyncDisposable {
     return iperf3
   }
 
-  /** Runs one test through `port` and gives what the receiving end counted, in Gbit/s. */
-  async measure(port: number, direction: Direction, seconds: number): Promise<number> {
+  /**
+   * Runs one test through `port` and gives what the receiving end counted, in Gbit/s; the first `omit` seconds run before
+   * those that count.
+   */
+  async measure(port: number, direction: Direction, seconds: number, omit = 0): Promise<number> {
     const output = await this.#processes.run(
       requireProgram('iperf3'),
-      [...clientArgs(port, direction, seconds), '-J'],
+      [...clientArgs(port, direction, seconds), '-O', String(omit), '-J'],
       'iperf3',
-      (seconds + 15) * 1000,
+      (omit + seconds + 15) * 1000,
     )
     await this.#ready()
     return receivedGbits(output)

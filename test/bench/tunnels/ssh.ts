@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { freePort } from '../load/sockets.ts'
 import type { Processes } from '../processes.ts'
 import { describeMissing, findProgram, type Program, requireProgram } from '../programs.ts'
-import type { Tunnel } from '../tunnels.ts'
+import type { Path, Tunnel } from '../tunnels.ts'
 
 const CIPHER = 'aes128-gcm@openssh.com'
 const PRIVILEGE_SEPARATION_FOLDER = '/run/sshd'
@@ -23,7 +23,7 @@ export async function sshVersion(processes: Processes): Promise<string | undefin
 }
 
 /** A private sshd on loopback and `ssh -N -R` to it: the mapped ports are sshd's, the client dials the targets. */
-export async function openSsh(processes: Processes, targets: readonly number[]): Promise<Tunnel> {
+export async function openSsh(processes: Processes, targets: readonly number[], path: Path): Promise<Tunnel> {
   const folder = processes.folder()
   const user = userInfo().username
   const hostKey = join(folder, 'host-key')
@@ -33,7 +33,6 @@ export async function openSsh(processes: Processes, targets: readonly number[]):
   }
   const port = await freePort()
   writeFileSync(join(folder, 'authorized_keys'), readFileSync(`${userKey}.pub`), { mode: 0o600 })
-  writeFileSync(join(folder, 'known_hosts'), `[127.0.0.1]:${port} ${readFileSync(`${hostKey}.pub`, 'utf8')}`)
   writeFileSync(join(folder, 'sshd_config'), sshdConfig(folder, hostKey, port))
   if (process.getuid?.() === 0 && !existsSync(PRIVILEGE_SEPARATION_FOLDER)) {
     mkdirSync(PRIVILEGE_SEPARATION_FOLDER, { mode: 0o755 })
@@ -42,7 +41,9 @@ export async function openSsh(processes: Processes, targets: readonly number[]):
 
   const sshd = processes.start(requireProgram('sshd'), ['-D', '-e', '-f', join(folder, 'sshd_config')], 'sshd')
   await sshd.waitFor('Server listening', (line) => (line.startsWith('Server listening') ? true : undefined))
-  const ssh = processes.start(requireProgram('ssh'), clientArgs(folder, user, userKey, port, targets), 'ssh')
+  const entry = await path(port)
+  writeFileSync(join(folder, 'known_hosts'), `[127.0.0.1]:${entry} ${readFileSync(`${hostKey}.pub`, 'utf8')}`)
+  const ssh = processes.start(requireProgram('ssh'), clientArgs(folder, user, userKey, entry, targets), 'ssh')
   const bound = new Map<number, number>()
   await ssh.waitFor('Allocated port', (line) => {
     const match = /Allocated port (\d+) for remote forward to 127\.0\.0\.1:(\d+)/.exec(line)

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { Bench } from '../bench.ts'
 import { ROOT } from '../paths.ts'
 import type { Running } from '../processes.ts'
-import type { Tunnel } from '../tunnels.ts'
+import type { Path, Tunnel } from '../tunnels.ts'
 
 const ENTRY = join(ROOT, 'apps', 'cli', 'bin', 'symport.cjs')
 
@@ -31,7 +31,12 @@ export function listenerFlags(listen: number, target: number): readonly string[]
   return ['--listener', `tcp://127.0.0.1:${listen},tcp://127.0.0.1:${target}`]
 }
 
-export async function openSymport(bench: Bench, targets: readonly number[], state: string): Promise<Tunnel> {
+export async function openSymport(
+  bench: Bench,
+  targets: readonly number[],
+  state: string,
+  path: Path = async (port) => port,
+): Promise<Tunnel> {
   const listeners = targets.flatMap((target) => listenerFlags(0, target))
   const server = startSide(bench, 'server', [...serverFlags(state, 0), ...listeners])
   const bound = new Map<number, number>()
@@ -42,7 +47,7 @@ export async function openSymport(bench: Bench, targets: readonly number[], stat
     return entry?.msg === 'listening' ? portOf(entry.address) : undefined
   }
   const port = await server.waitFor('listening', note)
-  const node = startSide(bench, 'node', nodeFlags(state, port))
+  const node = startSide(bench, 'node', nodeFlags(state, await path(port)))
   await node.waitFor('connected', (line) => (parseLog(line)?.msg === 'connected' ? true : undefined))
   if (bound.size < targets.length) {
     await server.waitFor('listener ready', (line) => {
