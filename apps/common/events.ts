@@ -98,15 +98,14 @@ function about({ spec, at }: { spec: { Forward: Endpoint }; at: 'here' | { id: s
   return { forward: formatEndpoint(spec.Forward), ...(at === 'here' ? {} : { at: at.id }) }
 }
 
-/** Answers whether `text` was told less than a minute ago, and nothing else since: a server may be away for days. */
+/** Answers whether `text` was told less than a minute ago: a server may be away for days. */
 function onceAMinute(): (text: string) => boolean {
-  let last = ''
-  let at = 0
+  const told = new Map<string, number>()
   return (text) => {
     const now = Date.now()
-    if (text === last && now - at < 60_000) return true
-    last = text
-    at = now
+    for (const [old, at] of told) if (now - at > 60_000) told.delete(old)
+    if (told.has(text)) return true
+    told.set(text, now)
     return false
   }
 }

@@ -231,7 +231,12 @@ export class MainConnection implements RecordLinkOwner {
     this.#handler = handler
     if (this.#end) handler.onClosed(this.#end)
     else if (this.#link) this.#link.open()
-    else if (this.#linkError) handler.onPaused(this.#linkError)
+    else setImmediate(() => this.#tellPaused())
+  }
+
+  /** For who has come after the link was lost. */
+  #tellPaused(): void {
+    if (!this.#end && !this.#link && this.#linkError) this.#handler?.onPaused(this.#linkError)
   }
 
   /** Sends a frame other than data. It overtakes all data that has not been handed to `data` yet. */
@@ -422,8 +427,7 @@ export class MainConnection implements RecordLinkOwner {
 
   #onAck(expected: number): void {
     const full = this.#outbox.full
-    this.#outbox.acknowledge(expected)
-    this.#backoff.reset()
+    if (this.#outbox.acknowledge(expected)) this.#backoff.reset()
     if (full) this.wake()
   }
 
@@ -463,7 +467,8 @@ export class MainConnection implements RecordLinkOwner {
       if (this.#end) break
       try {
         const request = { session: this.session, epoch: ++this.#epoch, secret }
-        await redial.again(request, signal, (established) => this.#goOn(established, redial))
+        const renewed = await redial.again(request, signal, (established) => this.#goOn(established, redial))
+        if (renewed) this.#renew(renewed, redial)
       } catch (error) {
         failure = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
       }
@@ -471,20 +476,23 @@ export class MainConnection implements RecordLinkOwner {
     this.#trying = false
   }
 
-  async #goOn(established: Established, redial: Redial): Promise<void> {
-    if (!established.resumed) {
-      const main = await MainConnection.start(established, this.#options, redial)
-      this.#finish(lost('the other side does not know it any more'))
-      if (redial.onRenewed) redial.onRenewed(main)
-      else main.close()
-      return
-    }
+  /** Answers what took the place of this one, if the peer does not know it any more. */
+  async #goOn(established: Established, redial: Redial): Promise<MainConnection | undefined> {
+    if (!established.resumed) return await MainConnection.start(established, this.#options, redial)
     const link = new RecordLink(established, this.#options.keepalive ?? KEEPALIVE)
     link.sendAlone(Frame.hello, helloOf(established, this.#options, this.#expected))
     const hello = await this.#greeting(link)
     // Given up meanwhile.
     if (this.#end) link.destroy()
     else this.#adopt(link, established, hello)
+    return undefined
+  }
+
+  #renew(main: MainConnection, redial: Redial): void {
+    const wanted = !this.#end && redial.onRenewed
+    this.#finish(lost('the other side does not know it any more'))
+    if (wanted) wanted(main)
+    else main.close()
   }
 
   /** The peer's hello on a link that goes on with this session. If it is a bad one, the session is over. */
@@ -532,7 +540,7 @@ export class MainConnection implements RecordLinkOwner {
       if (key ? !this.#peer.key?.equals(key) : this.#peer.key !== undefined) {
         throw new ProxyError('PROXY_ERR_IDENTITY', 'a session that goes on with another node key')
       }
-      this.#outbox.rewind(hello.expected)
+      if (this.#outbox.rewind(hello.expected)) this.#backoff.reset()
     } catch (error) {
       this.close(ProxyError.from(error, 'PROXY_ERR_FRAME'))
       return

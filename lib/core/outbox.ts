@@ -58,8 +58,8 @@ export class Outbox {
     this.#turn++
   }
 
-  /** The peer has all records below `expected`. */
-  acknowledge(expected: number): void {
+  /** The peer has all records below `expected`. Answers whether that is news. */
+  acknowledge(expected: number): boolean {
     const oldest = this.#oldest
     if (expected < oldest || expected > this.#next) {
       throw new ProxyError(
@@ -76,6 +76,7 @@ export class Outbox {
       record.key.release()
       if (number++ < this.#taken) record.chunks.forEach(discard)
     }
+    return expected > oldest
   }
 
   /** The system has a copy of all that was sent on this link. */
@@ -83,11 +84,12 @@ export class Outbox {
     this.#taken = this.#turn
   }
 
-  /** A new link: what it has not carried has to go again, from `expected` on. */
-  rewind(expected: number): void {
-    this.acknowledge(expected)
+  /** A new link: what it has not carried has to go again, from `expected` on. Answers as `acknowledge`. */
+  rewind(expected: number): boolean {
+    const moved = this.acknowledge(expected)
     this.#turn = this.#oldest
     this.#taken = this.#oldest
+    return moved
   }
 
   /** Sends the next record of those that are behind once more, under the keys of `link`. */

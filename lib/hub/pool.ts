@@ -30,7 +30,8 @@ export class Pool {
   add(peer: Connected): boolean {
     this.#peers.add(peer)
     this.wake()
-    return !this.#balance && this.#peers.size > 1
+    // A peer without a link may be this very one's ghost.
+    return !this.#balance && [...this.#peers].some((other) => other !== peer && other.proxy.serving)
   }
 
   /** A peer serves that did not before. */
