@@ -9,6 +9,8 @@ export interface Limits {
   readonly pendingOpens: number
   /** Sub-connections that it opens in one second. Default 20,000. */
   readonly opensPerSecond: number
+  /** How long it may take to answer an open, in ms. Default 30,000. */
+  readonly openTimeout: number
   /** Listeners that it has here. Default 1,024. */
   readonly listeners: number
   /** Bytes kept until it acknowledges them; beyond this nothing more is sent. Default 32 MiB. */
@@ -21,6 +23,7 @@ export const LIMITS: Limits = {
   subConnections: MAX_SUB_CONNECTIONS,
   pendingOpens: MAX_PENDING_OPENS,
   opensPerSecond: 20_000,
+  openTimeout: 30_000,
   listeners: 1024,
   keptBytes: 32 * 1024 * 1024,
   windowBytes: 64 * 1024 * 1024,

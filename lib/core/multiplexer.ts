@@ -42,8 +42,9 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
   readonly #ready = new Set<SubConnection>()
   readonly #pool: WindowPool
   /** Opens of ours that the peer has not answered, and those who wait for a place among them. */
-  readonly #unanswered = new Set<SubConnection>()
+  readonly #unanswered = new Map<SubConnection, number>()
   readonly #queue: (() => void)[] = []
+  #sweeper: NodeJS.Timeout | undefined
   #dialling = 0
   #lastId: number
   readonly #limits: Limits
@@ -92,13 +93,32 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     const window = this.#pool.first(this.#subs.size)
     const receive = new ReceiveWindow(this.#pool, window, 0)
     const sub = this.#add(new SubConnection({ id, host: this, credit: EARLY_WINDOW, receive, remote: request.from }))
-    this.#unanswered.add(sub)
+    this.#unanswered.set(sub, performance.now())
+    this.#sweeper ??= setTimeout(this.#sweep, this.#limits.openTimeout)
     const json = Buffer.from(JSON.stringify(request), 'utf8')
     const payload = Buffer.allocUnsafe(4 + json.length)
     payload.writeUInt32BE(window, 0)
     payload.set(json, 4)
     this.#main.control(Frame.open, id, payload)
     return sub
+  }
+
+  /** One timer for all: gives up the opens that have waited too long, the oldest of which comes first. */
+  readonly #sweep = (): void => {
+    this.#sweeper = undefined
+    const now = performance.now()
+    const { openTimeout } = this.#limits
+    for (const [sub, at] of this.#unanswered) {
+      const left = at + openTimeout - now
+      if (left > 0) {
+        this.#sweeper = setTimeout(this.#sweep, left)
+        return
+      }
+      // Until it is answered it counts, but nobody waits for it any more.
+      if (sub.destroyed) continue
+      const text = `no answer from the other side within ${openTimeout / 1000} s`
+      sub.destroy(new ProxyError('PROXY_ERR_OPEN_TIMEOUT', text, { retryable: true }))
+    }
   }
 
   /** Tells the peer that what it opened is connected now. */
@@ -297,6 +317,7 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
 
   onClosed(error: ProxyError): void {
     this.#handler.onClosed(error)
+    clearTimeout(this.#sweeper)
     for (const sub of this.#subs.values()) sub.onLost(error)
     for (const resolve of this.#queue.splice(0)) resolve()
   }
