@@ -34,7 +34,7 @@ export class Heartbeat {
     this.#dead = dead
   }
 
-  /** Smoothed round trip in ms; undefined until the first pong. */
+  /** Smoothed round trip in ms; undefined until the first. */
   get rtt(): number | undefined {
     return this.#rtt
   }
@@ -85,7 +85,11 @@ export class Heartbeat {
     const pinged = this.#pinged
     if (!pinged?.payload.equals(payload)) return
     this.#pinged = undefined
-    const sample = performance.now() - pinged.at
+    this.onRoundTrip(performance.now() - pinged.at)
+  }
+
+  /** Something took so many ms to the far side and back. */
+  onRoundTrip(sample: number): void {
     // Falls at once and rises very slowly: queues on the way, our own above all, must not pass for distance.
     this.#rtt = this.#rtt === undefined || sample < this.#rtt ? sample : this.#rtt + (sample - this.#rtt) / 64
   }

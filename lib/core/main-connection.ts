@@ -214,7 +214,7 @@ export class MainConnection implements RecordLinkOwner {
     return this.#outbox.acknowledged
   }
 
-  /** Smoothed round trip in ms; undefined until the first pong. */
+  /** Smoothed round trip in ms; undefined while there is no link. */
   get rtt(): number | undefined {
     return this.#link?.heartbeat.rtt
   }

@@ -55,6 +55,8 @@ export class RecordLink implements ReaderOwner {
     | { resolve(hello: DecodedHello): void; reject(error: ProxyError): void; readonly mayLeave: boolean }
     | undefined
   #failure: ProxyError | undefined
+  /** The far side's hello answers what this side has just sent: its own hello, or message 2. */
+  readonly #since = performance.now()
 
   constructor({ link, reader, send, receive }: LinkParts, keepalive: Keepalive) {
     this.#link = link
@@ -243,6 +245,7 @@ export class RecordLink implements ReaderOwner {
     const greeting = this.#greeting
     this.#greeting = undefined
     this.#state = 'greeted'
+    this.#heartbeat.onRoundTrip(performance.now() - this.#since)
     try {
       let hello: DecodedHello | undefined
       readFrames(slices, (type, _id, payload) => {

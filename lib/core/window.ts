@@ -12,9 +12,12 @@ const FIRST_WINDOW = 256 * 1024
 const CREDIT_AT_MOST = 1024 * 1024
 /** First windows share this, so that many idle sub-connections leave room for a few busy ones to grow. */
 const FIRST_WINDOWS = 4 * 1024 * 1024
-/** A window that was used up within so many round trips doubles; one that took so many is halved, but not below. */
-const GROW_WITHIN = 2
-const SHRINK_BEYOND = 4
+/**
+ * A window that was used up within so many round trips doubles; one that took so many is halved, but not below. The rest of
+ * the way has delays of its own (acknowledgements held back, turns of event loops): one round trip is never the whole story.
+ */
+const GROW_WITHIN = 4
+const SHRINK_BEYOND = 8
 const LEAST_GROWN = 65_536
 /** Whoever uses a window up within so many ms is busy: among the busy ones windows become alike, so that shares do. */
 const BUSY = 1000
@@ -118,7 +121,7 @@ export class ReceiveWindow {
 
   /**
    * `held` of the bytes that came have not been written on. Answers the credit to send, 0 while it is not worth a frame.
-   * A window that was used up within two round trips was what held the peer back: it doubles.
+   * A window that was used up within a few round trips was what held the peer back: it doubles.
    */
   release(held: number, rtt: number | undefined): number {
     const consumed = this.#received - held

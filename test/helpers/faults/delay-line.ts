@@ -55,7 +55,7 @@ export async function startDelayLine(options: DelayLineOptions): Promise<DelayLi
     keep(far)
     new Lane(near, far, up)
     new Lane(far, near, down)
-    far.connect({ ...target, noDelay: true })
+    far.connect(target).setNoDelay(true)
   })
   server.listen({ host: '127.0.0.1', port: 0, backlog: 1024 })
   await once(server, 'listening')

@@ -16,7 +16,7 @@ export interface Place {
 export function dialWide(to: Place, onBytes: OnBytes): Socket {
   const socket = new Socket(wide(onBytes))
   socket.pause()
-  return socket.connect({ ...to, noDelay: true })
+  return socket.connect(to).setNoDelay(true)
 }
 
 /**

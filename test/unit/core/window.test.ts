@@ -97,7 +97,7 @@ test('credit of a large window comes back in steps of 1 MiB', (t) => {
   assert.equal(window.release(0, undefined), KIB * KIB)
 })
 
-test('a window that took more than four round trips is halved, not below 64 KiB, and what was granted stays', (t) => {
+test('a window that took more than eight round trips is halved, not below 64 KiB, and what was granted stays', (t) => {
   const clock = clockOf(t)
   const window = new ReceiveWindow(new WindowPool(), 256 * KIB, 0)
   const sizes: number[] = []
@@ -112,22 +112,22 @@ test('a window that took more than four round trips is halved, not below 64 KiB,
   assert.deepEqual(sizes, [128, 64, 64, 64, 64])
 })
 
-test('a window that is used up within two round trips doubles', (t) => {
+test('a window that is used up within four round trips doubles', (t) => {
   const clock = clockOf(t)
   const window = new ReceiveWindow(new WindowPool(), 10_000, 0)
   assert.equal(useUp(window, 10_000, 50), 10_000, 'the first one only starts the clock')
-  clock.now += 99
+  clock.now += 199
   assert.equal(useUp(window, 10_000, 50), 20_000)
   assert.equal(window.size, 20_000)
-  clock.now += 99
+  clock.now += 199
   assert.equal(useUp(window, 20_000, 50), 40_000)
 })
 
-test('a window that lasts two round trips stays as it is', (t) => {
+test('a window that lasts four round trips stays as it is', (t) => {
   const clock = clockOf(t)
   const window = new ReceiveWindow(new WindowPool(), 10_000, 0)
   useUp(window, 10_000, 50)
-  clock.now += 100
+  clock.now += 200
   assert.equal(useUp(window, 10_000, 50), 10_000)
   assert.equal(window.size, 10_000)
 })
@@ -137,10 +137,10 @@ test('a round trip that is not known, or hardly takes any time, counts as 0.5 ms
   for (const rtt of [undefined, 0, 0.1]) {
     const window = new ReceiveWindow(new WindowPool(), 10_000, 0)
     useUp(window, 10_000, rtt)
-    clock.now += 1
+    clock.now += 2
     useUp(window, 10_000, rtt)
     assert.equal(window.size, 10_000)
-    clock.now += 0.9
+    clock.now += 1.9
     useUp(window, 10_000, rtt)
     assert.equal(window.size, 20_000)
   }
@@ -263,8 +263,8 @@ test('windows of busy sub-connections become alike: a small one grows, and a lar
   const large = new ReceiveWindow(pool, 4096 * KIB, 0)
   const credit = new Map([small, large].map((window) => [window, window.size]))
   for (let round = 0; round < 60; round++) {
-    // Three round trips each: neither too little nor too much by itself.
-    clock.now += 30
+    // Six round trips each: neither too little nor too much by itself.
+    clock.now += 60
     for (const window of [small, large]) credit.set(window, useUp(window, credit.get(window) ?? 0, 10))
   }
   assert.ok(large.size <= 4 * small.size, `${small.size / KIB} and ${large.size / KIB} KiB`)
