@@ -7,6 +7,7 @@ import {
   type Credential,
   dialHandshake,
   type Established,
+  HANDSHAKE_TIMEOUT,
   keyHandshake,
   type ResumeRequest,
   type Role,
@@ -90,13 +91,43 @@ export async function connect(
     signal: AbortSignal | undefined,
     run: (established: Established) => Promise<T>,
   ): Promise<T> => {
-    const link = await dial({ signal })
+    const link = await dialWithin(dial, timeout ?? HANDSHAKE_TIMEOUT, signal)
     return await withDeadline(link, { signal, timeout }, async (reader) =>
       run(await dialHandshake(link, reader, await credential, limits, resume)),
     )
   }
   const redial: Redial = { again: establish, onRenewed, onRetry }
   return await establish(undefined, options.signal, (established) => MainConnection.start(established, options, redial))
+}
+
+/** Dials; whatever `dial` itself makes of the signal, this is over after `timeout` ms. */
+async function dialWithin(
+  dial: (options: Abortable) => Promise<Link>,
+  timeout: number,
+  signal: AbortSignal | undefined,
+): Promise<Link> {
+  const giveUp = new AbortController()
+  const abort = (): void =>
+    giveUp.abort(new ProxyError('PROXY_ERR_ABORTED', 'the dial was given up', { cause: signal?.reason }))
+  signal?.addEventListener('abort', abort)
+  if (signal?.aborted) abort()
+  const timer = setTimeout(() => {
+    giveUp.abort(new ProxyError('PROXY_ERR_DIAL_FAILED', 'no answer to the dial in time', { retryable: true }))
+  }, timeout)
+  try {
+    return await new Promise((resolve, reject) => {
+      const late = (): void => reject(giveUp.signal.reason)
+      giveUp.signal.addEventListener('abort', late)
+      if (giveUp.signal.aborted) late()
+      dial({ signal: giveUp.signal }).then((link) => {
+        if (giveUp.signal.aborted) link.destroy()
+        resolve(link)
+      }, reject)
+    })
+  } finally {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', abort)
+  }
 }
 
 export interface KeyOptions extends Abortable, MainOptions {

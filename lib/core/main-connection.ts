@@ -106,6 +106,7 @@ export class MainConnection implements RecordLinkOwner {
   #epoch: number
   #handler: FrameHandler | undefined
   #resolveClosed: (reason: ProxyError) => void = () => {}
+  #onSettled: (() => void)[] = []
   #end: ProxyError | undefined
 
   readonly #gather = Buffer.allocUnsafeSlow(GATHER)
@@ -145,7 +146,7 @@ export class MainConnection implements RecordLinkOwner {
       peer = { credential, label: greeting.label, key: provenKey(established, greeting), limits }
     } catch (cause) {
       const error = ProxyError.from(cause, 'PROXY_ERR_FRAME')
-      if (role === 'acceptor' && !link.over) link.sendAlone(Frame.goaway, encodeReason(error))
+      if (role === 'acceptor') link.sendAlone(Frame.goaway, encodeReason(error))
       link.leave()
       throw error
     }
@@ -196,7 +197,7 @@ export class MainConnection implements RecordLinkOwner {
 
   /** Whether there is a link now. */
   get linked(): boolean {
-    return this.#link !== undefined
+    return this.#link !== undefined && !this.#link.over
   }
 
   /** Why the last link was lost. */
@@ -222,7 +223,9 @@ export class MainConnection implements RecordLinkOwner {
   /** True while nothing more should be sent: there is no link, or it is full, or what is kept for the peer is. */
   get congested(): boolean {
     const link = this.#link
-    return !link || link.pending > 0 || this.#waiting.length > 0 || this.#outbox.behind || this.#outbox.full
+    return (
+      !link || link.over || link.pending > 0 || this.#waiting.length > 0 || this.#outbox.behind || this.#outbox.full
+    )
   }
 
   /** Names the one who handles frames. Nothing is read beyond the greeting before. */
@@ -292,13 +295,27 @@ export class MainConnection implements RecordLinkOwner {
     return (await this.#link?.heartbeat.probe(timeout)) ?? false
   }
 
+  /** Resolves when the peer has all that was sent, or it is over. */
+  flushed(): Promise<void> {
+    if (this.#end || this.settled) return Promise.resolve()
+    return new Promise((resolve) => this.#onSettled.push(resolve))
+  }
+
+  /** Whether the peer has all that was sent. */
+  get settled(): boolean {
+    return this.#outbox.bytes === 0 && this.#gathered === 0 && this.#waiting.length === 0
+  }
+
   /** Ends the session in order: the peer is told why, then the link is closed. */
   close(reason: ProxyError = new ProxyError('PROXY_ERR_CLOSED', 'the main connection was closed')): void {
     if (this.#end) return
-    this.control(Frame.goaway, 0, encodeReason(reason))
-    if (this.#end) return
-    if (this.#link) {
-      while (this.#outbox.behind) this.#outbox.resend(this.#link)
+    const link = this.#link
+    if (link && this.#outbox.behind) {
+      // What was kept would have to go first. Nobody waits for that now.
+      link.sendAlone(Frame.goaway, encodeReason(reason))
+    } else if (link && !link.over) {
+      this.control(Frame.goaway, 0, encodeReason(reason))
+      if (this.#end) return
       while (this.#waiting.length > 0) this.#sendWaiting()
       if (this.#gathered > 0) this.#seal()
     }
@@ -327,7 +344,7 @@ export class MainConnection implements RecordLinkOwner {
   readonly #flush = (): void => {
     this.#scheduled = false
     const link = this.#link
-    if (this.#end || !link || link.pending > 0) return
+    if (this.#end || !link || link.over || link.pending > 0) return
     this.#sendUncounted(link)
     while (this.#outbox.behind && link.pending === 0) this.#outbox.resend(link)
     if (this.#outbox.behind || this.#outbox.full) return
@@ -427,8 +444,13 @@ export class MainConnection implements RecordLinkOwner {
 
   #onAck(expected: number): void {
     const full = this.#outbox.full
-    if (this.#outbox.acknowledge(expected)) this.#backoff.reset()
+    if (this.#outbox.acknowledge(expected)) this.#onProgress()
     if (full) this.wake()
+  }
+
+  #onProgress(): void {
+    this.#backoff.reset()
+    if (this.settled) for (const resolve of this.#onSettled.splice(0)) resolve()
   }
 
   // --- losing a link, and going on with the next one ---
@@ -482,8 +504,8 @@ export class MainConnection implements RecordLinkOwner {
     const link = new RecordLink(established, this.#options.keepalive ?? KEEPALIVE)
     link.sendAlone(Frame.hello, helloOf(established, this.#options, this.#expected))
     const hello = await this.#greeting(link)
-    // Given up meanwhile.
-    if (this.#end) link.destroy()
+    // Given up, or lost again meanwhile.
+    if (this.#end || link.over) link.destroy()
     else this.#adopt(link, established, hello)
     return undefined
   }
@@ -514,6 +536,7 @@ export class MainConnection implements RecordLinkOwner {
   async takeOver(established: Established): Promise<void> {
     const link = new RecordLink(established, this.#options.keepalive ?? KEEPALIVE)
     const hello = await this.#greeting(link)
+    if (link.over) throw new ProxyError('PROXY_ERR_LINK_LOST', 'the link was lost with its hello', { retryable: true })
     if (this.#end || established.epoch <= this.#epoch || established.credential !== this.#peer.credential) {
       link.destroy()
       throw new ProxyError('PROXY_ERR_STALE_EPOCH', 'an attempt to resume that is older than the last one')
@@ -540,7 +563,7 @@ export class MainConnection implements RecordLinkOwner {
       if (key ? !this.#peer.key?.equals(key) : this.#peer.key !== undefined) {
         throw new ProxyError('PROXY_ERR_IDENTITY', 'a session that goes on with another node key')
       }
-      if (this.#outbox.rewind(hello.expected)) this.#backoff.reset()
+      if (this.#outbox.rewind(hello.expected)) this.#onProgress()
     } catch (error) {
       this.close(ProxyError.from(error, 'PROXY_ERR_FRAME'))
       return
@@ -568,6 +591,7 @@ export class MainConnection implements RecordLinkOwner {
     this.#resumeSecret?.fill(0)
     this.#waiting.length = 0
     this.#handler?.onClosed(reason)
+    for (const resolve of this.#onSettled.splice(0)) resolve()
     this.#resolveClosed(reason)
     diagnostics.mainClose.publish({ main: this, error: reason })
   }

@@ -64,6 +64,8 @@ export class Proxy
   #state: State = 'connected'
   #peerDraining = false
   #noted = false
+  /** Besides the news that this side is about to stop, there is something that the peer has to get. */
+  #owing = true
   #onNoted: (() => void) | undefined
   #onIdle: (() => void) | undefined
   #released: Promise<unknown> = Promise.resolve()
@@ -158,8 +160,8 @@ export class Proxy
   async drain(options: Abortable = {}): Promise<void> {
     if (this.#state === 'closed') return
     this.#transition('draining')
-    if (!this.main.linked && this.#mux.size === 0) {
-      // Nobody would hear of it, and nothing is left to finish.
+    this.#owing = this.#mux.size > 0 || !this.main.settled
+    if (this.#idle) {
       this.close()
       return
     }
@@ -177,7 +179,14 @@ export class Proxy
         this.#onIdle = resolve
       })
     }
+    // What the last ones said may still be on its way, and the link not last until then.
+    await until(over, (resolve) => void this.main.flushed().then(resolve))
     this.close()
+  }
+
+  /** Nobody would hear of an end, and nothing is left to finish. */
+  get #idle(): boolean {
+    return !this.main.linked && this.#mux.size === 0 && (this.main.settled || !this.#owing)
   }
 
   /** Ends the main connection in order, and with it all sub-connections. */
@@ -193,6 +202,7 @@ export class Proxy
   // --- what the peer opens ---
 
   async #onOpen(sub: SubConnection, request: OpenRequest): Promise<void> {
+    this.#owing = true
     if (!this.#open && (this.#state !== 'draining' || this.#noted)) {
       sub.destroy(new ProxyError('PROXY_ERR_DRAINING', 'the other side is about to stop', { retryable: true }))
     } else if (request.to) {
@@ -408,8 +418,7 @@ export class Proxy
 
   #onPaused(): void {
     if (this.#state === 'connected') this.#transition('resuming')
-    // Nobody would hear of it, and nothing is left to finish.
-    else if (this.#state === 'draining' && this.#mux.size === 0) this.close()
+    else if (this.#state === 'draining' && this.#idle) this.close()
   }
 
   #onResumed(): void {

@@ -78,9 +78,9 @@ export class RecordLink implements ReaderOwner {
     return this.#link.pending
   }
 
-  /** Nothing moves on it any more. */
+  /** Nothing can be sent on it any more. */
   get over(): boolean {
-    return this.#state === 'over'
+    return this.#left
   }
 
   /** Whether the system has a copy of all that was sent. */
@@ -131,8 +131,9 @@ export class RecordLink implements ReaderOwner {
     return { chunks, bytes: head.length + (tail ? tail.length : 0), key: this.#send.current.hold(), number }
   }
 
-  /** A record of one frame, which nobody keeps. */
+  /** A record of one frame, which nobody keeps. Nothing if the link is over. */
   sendAlone(type: number, payload: Uint8Array): void {
+    if (this.#left) return
     const frame = Buffer.allocUnsafe(FRAME_HEADER + payload.length)
     writeFrameHeader(frame, 0, type, 0, payload.length)
     frame.set(payload, FRAME_HEADER)
