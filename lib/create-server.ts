@@ -44,6 +44,7 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
   // Under way while the rest starts: a node that is quick waits for it in its handshake.
   const psk = derivePsk(secret, '', suite)
   const side = new Side(options)
+  const closing = new AbortController()
   const { keepalive, resumeTimeout, limits, maxHandshakes, maxSessions } = options
   const door = new Door(new Admission({ perAddress: options.handshakesPerAddress }), {
     ...{ staticKey, keepalive, resumeTimeout, limits, maxHandshakes, maxSessions, budget: side.budget },
@@ -52,8 +53,12 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
 
   const onLink = async (link: Link): Promise<void> => {
     try {
-      const { main, resumed } = await door.accept(link, side.stopping)
-      if (!resumed) side.add(main, main.peer.label)
+      const { main, resumed } = await door.accept(link, closing.signal)
+      if (resumed) return
+      // While it stops, links come in for what is open only.
+      if (side.stopping.aborted)
+        main.close(new ProxyError('PROXY_ERR_DRAINING', 'the server is about to stop', { retryable: true }))
+      else side.add(main, main.peer.label)
     } catch (error) {
       const reason = ProxyError.from(error, 'PROXY_ERR_HANDSHAKE')
       if (!side.stopping.aborted) side.onEvent({ type: 'rejected', remote: link.remote, reason })
@@ -68,7 +73,9 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
   await Promise.all([side.listen(), psk])
 
   const drain = async ({ signal = new AbortController().signal } = {}): Promise<void> => {
-    await Promise.all([side.drain(signal), listener.close()])
+    await side.drain(signal)
+    closing.abort()
+    await listener.close()
   }
   const close = (): Promise<void> => drain({ signal: AbortSignal.abort() })
   return { address: listener.address, nodes: side.pool, drain, close, [Symbol.asyncDispose]: close }

@@ -49,7 +49,7 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
   #lastId: number
   readonly #limits: Limits
   #tokens: number
-  #tokensAt = 0
+  #tokensAt = performance.now()
 
   constructor(main: MainConnection, handler: MultiplexerHandler) {
     this.#main = main
@@ -244,13 +244,11 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     if (this.#dialling >= pendingOpens) {
       return new ProxyError('PROXY_ERR_TOO_MANY_OPENS', `${pendingOpens} opens are under way`, { retryable })
     }
+    const now = performance.now()
+    this.#tokens = Math.min(opensPerSecond, this.#tokens + ((now - this.#tokensAt) / 1000) * opensPerSecond)
+    this.#tokensAt = now
     if (this.#tokens < 1) {
-      const now = performance.now()
-      this.#tokens = Math.min(opensPerSecond, ((now - this.#tokensAt) / 1000) * opensPerSecond)
-      this.#tokensAt = now
-      if (this.#tokens < 1) {
-        return new ProxyError('PROXY_ERR_TOO_MANY_OPENS', `more than ${opensPerSecond} opens per second`, { retryable })
-      }
+      return new ProxyError('PROXY_ERR_TOO_MANY_OPENS', `more than ${opensPerSecond} opens per second`, { retryable })
     }
     this.#tokens--
     return undefined

@@ -25,6 +25,8 @@ export interface ProxyOptions {
 /** The payloads of draining: this side is about to stop, and that it was heard. */
 const DRAINING = Buffer.from([0])
 const NOTED = Buffer.from([1])
+/** How long a drain without a link, and with nothing open, waits for one, in ms. */
+const LAST_CHANCE = 2000
 const NEXT: Record<State, readonly State[]> = {
   connected: ['resuming', 'draining', 'closed'],
   resuming: ['connected', 'draining', 'closed'],
@@ -161,10 +163,8 @@ export class Proxy
     if (this.#state === 'closed') return
     this.#transition('draining')
     this.#owing = this.#mux.size > 0 || !this.main.settled
-    if (this.#idle) {
-      this.close()
-      return
-    }
+    this.#closeIfAlone()
+    if (this.main.reason) return
     const over = options.signal ? AbortSignal.any([options.signal, this.#ended.signal]) : this.#ended.signal
     const noted = until(over, (resolve) => {
       this.#onNoted = resolve
@@ -184,9 +184,18 @@ export class Proxy
     this.close()
   }
 
-  /** Nobody would hear of an end, and nothing is left to finish. */
-  get #idle(): boolean {
-    return !this.main.linked && this.#mux.size === 0 && (this.main.settled || !this.#owing)
+  /** While draining: without a link nobody hears of the end. What was finished last may still find a way there, for a while. */
+  #closeIfAlone(): void {
+    const alone = (): boolean => !this.main.linked && this.#mux.size === 0
+    if (!alone()) return
+    if (!this.#owing || this.main.settled) {
+      this.close()
+      return
+    }
+    const timer = setTimeout(() => {
+      if (alone()) this.close()
+    }, LAST_CHANCE)
+    this.#ended.signal.addEventListener('abort', () => clearTimeout(timer))
   }
 
   /** Ends the main connection in order, and with it all sub-connections. */
@@ -418,7 +427,7 @@ export class Proxy
 
   #onPaused(): void {
     if (this.#state === 'connected') this.#transition('resuming')
-    else if (this.#state === 'draining' && this.#idle) this.close()
+    else if (this.#state === 'draining') this.#closeIfAlone()
   }
 
   #onResumed(): void {
