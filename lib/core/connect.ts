@@ -156,8 +156,8 @@ export interface AcceptorOptions extends MainOptions {
   /** How long a handshake may take, in ms. Default 10,000. */
   timeout?: number | undefined
   /**
-   * Handshakes under way at once. One more takes the place of the oldest that has proven nothing yet; if there is none, it
-   * is closed with PROXY_ERR_TOO_MANY_HANDSHAKES. Default 1,024.
+   * Handshakes under way at once. One more takes the place of the oldest, of those first that have shown no secret yet; that
+   * one ends with PROXY_ERR_TOO_MANY_HANDSHAKES. Default 1,024.
    */
   maxHandshakes?: number | undefined
   /**
@@ -199,7 +199,7 @@ export class Acceptor {
    */
   async accept(link: Link, options: Abortable = {}): Promise<{ main: MainConnection; resumed: boolean }> {
     const handshake: Handshake = { link, silent: true }
-    this.#makeRoom(link)
+    this.#makeRoom()
     this.#handshakes.add(handshake)
     try {
       return await withDeadline(
@@ -222,18 +222,19 @@ export class Acceptor {
     }
   }
 
-  #makeRoom(link: Link): void {
+  #makeRoom(): void {
     if (this.#handshakes.size < (this.#options.maxHandshakes ?? 1024)) return
-    const full = new ProxyError('PROXY_ERR_TOO_MANY_HANDSHAKES', 'too many handshakes at once', { retryable: true })
+    const [oldest] = this.#handshakes
+    let chosen = oldest
     for (const handshake of this.#handshakes) {
       if (!handshake.silent) continue
-      this.#handshakes.delete(handshake)
-      handshake.givenUp = full
-      handshake.link.destroy(full)
-      return
+      chosen = handshake
+      break
     }
-    link.destroy()
-    throw full
+    if (!chosen) return
+    this.#handshakes.delete(chosen)
+    chosen.givenUp = new ProxyError('PROXY_ERR_TOO_MANY_HANDSHAKES', 'too many handshakes at once', { retryable: true })
+    chosen.link.destroy(chosen.givenUp)
   }
 
   #keysFor(link: Link): AcceptorKeys {

@@ -24,6 +24,8 @@ export class Heartbeat {
   #measured = Number.NEGATIVE_INFINITY
   #heard = true
   #silence = 0
+  #said = true
+  #quiet = 0
   #tick: NodeJS.Timeout | undefined
   #probes: ((alive: boolean) => void)[] = []
 
@@ -53,6 +55,11 @@ export class Heartbeat {
   heard(): void {
     this.#heard = true
     if (this.#probes.length > 0) this.#answerProbes(true)
+  }
+
+  /** Bytes left. */
+  said(): void {
+    this.#said = true
   }
 
   /** Asks for a fresh `rtt`, unless the last one is young or its ping still under way. */
@@ -124,6 +131,10 @@ export class Heartbeat {
   }
 
   #onTick(period: number): void {
+    // A far side whose record takes longer than its patience to arrive has to hear that it does.
+    this.#quiet = this.#said ? 0 : this.#quiet + period
+    this.#said = false
+    if (this.#heard && this.#quiet >= this.#keepalive.idle) this.#ping(performance.now())
     if (this.#heard) {
       // The last byte may have come right after the tick before: count that time in, rather be early than late.
       this.#heard = false

@@ -71,6 +71,8 @@ const GATHER = 65_536
 /** Payloads up to this long are copied into the gathering; longer ones are sealed from where they are. */
 const COPY = 16_384
 const RESUME_TIMEOUT = 120_000
+/** What a timer of Node.js can take. */
+const LONGEST_TIMER = 2 ** 31 - 1
 const ACK_BYTES = 1024 * 1024
 const ACK_DELAY = 100
 /** Control frames that wait because the peer does not read. Beyond this it is an attack or a corpse. */
@@ -461,7 +463,7 @@ export class MainConnection implements RecordLinkOwner {
     this.#linkError = error
     const broken = error.code.startsWith('PROXY_ERR_RECORD_') && this.#fresh === 0
     this.#futile = broken && this.#rejoined ? this.#futile + 1 : 0
-    const timeout = this.#options.resumeTimeout ?? RESUME_TIMEOUT
+    const timeout = Math.min(this.#options.resumeTimeout ?? RESUME_TIMEOUT, LONGEST_TIMER)
     if (!this.#resumeSecret || timeout === 0 || (this.role === 'dialler' && !this.#redial)) {
       this.#finish(lost(error.message, error))
       return
@@ -490,6 +492,7 @@ export class MainConnection implements RecordLinkOwner {
       try {
         const request = { session: this.session, epoch: ++this.#epoch, secret }
         const renewed = await redial.again(request, signal, (established) => this.#goOn(established, redial))
+        failure = undefined
         if (renewed) this.#renew(renewed, redial)
       } catch (error) {
         failure = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
@@ -570,7 +573,8 @@ export class MainConnection implements RecordLinkOwner {
     }
     link.ownBy(this)
     if (this.#handler) link.open()
-    this.#handler?.onResumed()
+    // What a listener throws is not a fault of the link.
+    queueMicrotask(() => this.#handler?.onResumed())
     diagnostics.mainResume.publish({ main: this })
     link.heartbeat.measure()
     this.wake()

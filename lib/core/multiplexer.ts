@@ -77,11 +77,15 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
   }
 
   /** Opens one to the peer. It may be written to at once; `connect` tells when the far side has. */
-  async open(request: OpenRequest): Promise<SubConnection> {
+  async open(request: OpenRequest, signal?: AbortSignal): Promise<SubConnection> {
     const { subConnections, pendingOpens } = this.#main.peer.limits
     while (this.#unanswered.size >= Math.min(pendingOpens, this.#limits.pendingOpens)) {
       if (this.#queue.length >= this.#limits.subConnections) this.#full()
-      await new Promise<void>((resolve) => this.#queue.push(resolve))
+      await this.#turn(signal)
+      if (!signal?.aborted) continue
+      // If it was its turn, it is the next one's now.
+      if (this.#unanswered.size < pendingOpens) this.#queue.shift()?.()
+      throw new ProxyError('PROXY_ERR_ABORTED', 'given up by the caller', { cause: signal.reason })
     }
     if (this.#main.reason) throw this.#main.reason
     if (this.#subs.size >= Math.min(subConnections, this.#limits.subConnections)) {
@@ -101,6 +105,23 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     payload.set(json, 4)
     this.#main.control(Frame.open, id, payload)
     return sub
+  }
+
+  /** Resolves when there may be a place, or `signal` fires. */
+  #turn(signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve) => {
+      const settle = (): void => {
+        signal?.removeEventListener('abort', giveUp)
+        resolve()
+      }
+      const giveUp = (): void => {
+        const at = this.#queue.indexOf(settle)
+        if (at >= 0) this.#queue.splice(at, 1)
+        settle()
+      }
+      this.#queue.push(settle)
+      signal?.addEventListener('abort', giveUp)
+    })
   }
 
   /** One timer for all: gives up the opens that have waited too long, the oldest of which comes first. */

@@ -146,7 +146,7 @@ export class Proxy
   async open(request: { to: Endpoint; from?: string | undefined }, options: Abortable = {}): Promise<SubConnection> {
     this.#assertOpen()
     assertNotAborted(options.signal)
-    const sub = await this.#mux.open({ to: checkEndpoint(request.to), from: request.from })
+    const sub = await this.#mux.open({ to: checkEndpoint(request.to), from: request.from }, options.signal)
     if (options.signal) giveUpOn(options.signal, sub)
     assertNotAborted(options.signal)
     if (!this.#open) {

@@ -126,6 +126,7 @@ export class RecordLink implements ReaderOwner {
   /** Seals `head` followed by `tail` and sends it. */
   send(head: Uint8Array, tail?: Uint8Array): SealedRecord {
     const number = this.#send.count
+    this.#heartbeat.said()
     const chunks = sealRecord(this.#send, head, tail)
     this.#link.write(chunks)
     return { chunks, bytes: head.length + (tail ? tail.length : 0), key: this.#send.current.hold(), number }
@@ -134,6 +135,7 @@ export class RecordLink implements ReaderOwner {
   /** A record of one frame, which nobody keeps. Nothing if the link is over. */
   sendAlone(type: number, payload: Uint8Array): void {
     if (this.#left) return
+    this.#heartbeat.said()
     const frame = Buffer.allocUnsafe(FRAME_HEADER + payload.length)
     writeFrameHeader(frame, 0, type, 0, payload.length)
     frame.set(payload, FRAME_HEADER)

@@ -22,7 +22,7 @@ const CUTS = 60
 const HOW = ['fin', 'rst'] as const
 const DIRECTIONS = ['up', 'down'] as const
 /** Enough of them that each kind of cut falls into some. */
-const REQUESTS = 15
+const REQUESTS = 10
 
 interface Ends {
   readonly opened: Talk

@@ -64,6 +64,7 @@ test('whatever comes puts that off; it may then be early by half a timeout, and 
   for (let turn = 0; turn < 20; turn++) {
     pass(770)
     heartbeat.heard()
+    heartbeat.said()
   }
   assert.deepEqual([woken.times, deaths.length], [0, 0])
   pass(1000)
@@ -71,6 +72,19 @@ test('whatever comes puts that off; it may then be early by half a timeout, and 
   assert.deepEqual(deaths, [])
   pass(400)
   assert.ok(deaths.length > 0)
+})
+
+test('who hears much and says nothing pings, so that a far side with a long record hears that it arrives', (t) => {
+  const { heartbeat, woken, deaths, pass } = bench(t)
+  heartbeat.start()
+  for (let second = 1; second <= 60; second++) {
+    pass(1000)
+    heartbeat.heard()
+    if (second < 15) assert.equal(woken.times, 0)
+    if (heartbeat.takePing()) heartbeat.said()
+  }
+  assert.equal(woken.times, 3)
+  assert.deepEqual(deaths, [])
 })
 
 test('a link that was stopped is neither asked nor given up', (t) => {

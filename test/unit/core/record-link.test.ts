@@ -275,6 +275,7 @@ test('silence ends the link, and whatever comes puts that off', async (t) => {
   for (let count = 0; count < 10; count++) {
     t.mock.timers.tick(700)
     bench.receive(FIN)
+    bench.link.sendAlone(Frame.ack, u64(count))
   }
   assert.equal(owner.woken, 0)
   t.mock.timers.tick(1000)
