@@ -52,6 +52,7 @@ export class Domains {
     const plugin = this.#plugins.get(at.Domain)
     if (!plugin?.listen) throw unknownDomain(at, 'listened on')
     if (asked) await this.#policy.listen(at)
+    if (context.signal.aborted) throw new ProxyError('PROXY_ERR_ABORTED', 'the listen was given up')
     return await plugin.listen(at, context)
   }
 

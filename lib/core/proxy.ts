@@ -291,9 +291,13 @@ export class Proxy
       },
       [Symbol.asyncDispose]: () => wrapped.close(),
     }
-    if (signal?.aborted || ended.aborted || !this.#open) await wrapped.close()
-    assertNotAborted(signal)
-    this.#assertOpen()
+    try {
+      assertNotAborted(signal)
+      this.#assertOpen()
+    } catch (error) {
+      await wrapped.close()
+      throw error
+    }
     this.#listeners.add(wrapped)
     signal?.addEventListener('abort', wrapped.close)
     return wrapped
