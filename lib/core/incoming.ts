@@ -30,6 +30,11 @@ export class PeerListener implements Listener {
     })
   }
 
+  /** This side has closed it. */
+  get closed(): boolean {
+    return this.#closed
+  }
+
   get bound(): Endpoint {
     if (!this.#bound) throw new TypeError('not ready')
     return this.#bound
@@ -67,6 +72,7 @@ export class PeerListener implements Listener {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
+    this.#reject(new ProxyError('PROXY_ERR_ABORTED', 'the listen was given up'))
     this.#unlisten()
     this.#end()
   }

@@ -236,12 +236,12 @@ export class MainConnection implements RecordLinkOwner {
     this.#handler = handler
     if (this.#end) handler.onClosed(this.#end)
     else if (this.#link) this.#link.open()
-    else setImmediate(() => this.#tellPaused())
+    else setImmediate(() => this.#end || this.#link || handler.onPaused(this.#linkError ?? lost('its link')))
   }
 
-  /** For who has come after the link was lost. */
-  #tellPaused(): void {
-    if (!this.#end && !this.#link && this.#linkError) this.#handler?.onPaused(this.#linkError)
+  #tellPaused(error: ProxyError): void {
+    this.#handler?.onPaused(error)
+    diagnostics.mainPause.publish({ main: this, error })
   }
 
   /** Sends a frame other than data. It overtakes all data that has not been handed to `data` yet. */
@@ -474,8 +474,7 @@ export class MainConnection implements RecordLinkOwner {
     }
     const after = `no way to go on was found within ${timeout / 1000} s: ${error.message}`
     this.#resumeTimer = setTimeout(() => this.#finish(lost(after, error)), timeout)
-    this.#handler?.onPaused(error)
-    diagnostics.mainPause.publish({ main: this, error })
+    this.#tellPaused(error)
     if (this.#redial && !this.#trying) void this.#resume(this.#redial, this.#resumeSecret)
   }
 
@@ -544,10 +543,14 @@ export class MainConnection implements RecordLinkOwner {
       link.destroy()
       throw new ProxyError('PROXY_ERR_STALE_EPOCH', 'an attempt to resume that is older than the last one')
     }
-    this.#link?.destroy()
+    const old = this.#link
+    old?.destroy()
     this.#epoch = established.epoch
     link.sendAlone(Frame.hello, helloOf(established, this.#options, this.#expected))
     this.#adopt(link, established, hello)
+    if (!old || this.#end) return
+    this.#linkError = new ProxyError('PROXY_ERR_LINK_LOST', 'the other side has come back over another link')
+    this.#tellPaused(this.#linkError)
   }
 
   #adopt(link: RecordLink, established: Established, hello: DecodedHello): void {
@@ -574,8 +577,10 @@ export class MainConnection implements RecordLinkOwner {
     link.ownBy(this)
     if (this.#handler) link.open()
     // What a listener throws is not a fault of the link.
-    queueMicrotask(() => this.#handler?.onResumed())
-    diagnostics.mainResume.publish({ main: this })
+    queueMicrotask(() => {
+      this.#handler?.onResumed()
+      diagnostics.mainResume.publish({ main: this })
+    })
     link.heartbeat.measure()
     this.wake()
   }

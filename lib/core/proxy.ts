@@ -1,4 +1,4 @@
-import { EventEmitter, once, setMaxListeners } from 'node:events'
+import { EventEmitter, setMaxListeners } from 'node:events'
 import { diagnostics } from './diagnostics.ts'
 import { type Abortable, type DomainPlugin, Domains, type Listener } from './domain.ts'
 import { checkEndpoint, type Endpoint, formatEndpoint, type Mapping } from './endpoint.ts'
@@ -138,7 +138,7 @@ export class Proxy
   /** The peer dials. Resolves when the far side has connected; rejects with the reason why not. */
   async dial(to: Endpoint, options: Abortable = {}): Promise<SubConnection> {
     const sub = await this.open({ to }, options)
-    if (sub.connecting) await once(sub, 'connect')
+    if (sub.connecting) await connected(sub)
     return sub
   }
 
@@ -323,7 +323,8 @@ export class Proxy
     } catch (error) {
       this.#atPeer.delete(id)
       if (options.signal?.aborted) this.main.control(Frame.unlisten, id)
-      else this.#refused(ProxyError.from(error, 'PROXY_ERR_LISTEN_FAILED'), formatEndpoint(at), 'peer')
+      else if (!listener.closed)
+        this.#refused(ProxyError.from(error, 'PROXY_ERR_LISTEN_FAILED'), formatEndpoint(at), 'peer')
       throw error
     }
     return listener
@@ -452,9 +453,23 @@ export class Proxy
 /** Resolves when `subscribe`'s callback is called, or `over` fires. */
 function until(over: AbortSignal, subscribe: (resolve: () => void) => void): Promise<void> {
   return new Promise((resolve) => {
-    over.addEventListener('abort', () => resolve())
-    if (over.aborted) resolve()
-    subscribe(resolve)
+    const done = (): void => {
+      // A signal that stands for several is kept by Node.js for as long as it has listeners.
+      over.removeEventListener('abort', done)
+      resolve()
+    }
+    over.addEventListener('abort', done)
+    if (over.aborted) done()
+    subscribe(done)
+  })
+}
+
+/** Rejects also when it is destroyed without an error, by whoever found it in `subConnections`. */
+function connected(sub: SubConnection): Promise<void> {
+  return new Promise((resolve, reject) => {
+    sub.once('connect', resolve)
+    sub.once('error', reject)
+    sub.once('close', () => reject(new ProxyError('PROXY_ERR_RESET', 'the sub-connection was closed')))
   })
 }
 

@@ -104,7 +104,7 @@ describe('handshakes at once', () => {
       node.close()
     })
 
-    test(`are ${limit} by ${set}: one more takes the place of the oldest, too, when all others know the secret`, async () => {
+    test(`are ${limit} by ${set}: one more takes the place of the oldest where all know the secret`, async () => {
       await using door = await doorstep(options)
       const words = await firstWords()
       const streams: ByteStream[] = []

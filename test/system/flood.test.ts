@@ -39,7 +39,7 @@ const CROWD_MIB = (CONNECTIONS * 8) / 1024 + 64
 /** MiB for each second, and for each second that the server spent on a processor. */
 type Speed = Readonly<Record<'wall' | 'cpu', number>>
 
-/** Bulk through a mapping, to one connection that is always there: its speed shows nothing but what the tunnel has time for. */
+/** Bulk through a mapping, to one connection that is always there: its speed is what the tunnel has time for. */
 class Bulk {
   readonly #socket: Socket
   readonly #pid: number
@@ -112,9 +112,10 @@ test('10,000 strangers leave a node 0.8 of its speed, and others can still conne
   await bulk.speed()
   const [files, memory] = [filesOf(server.pid), memoryOf(server.pid)]
 
-  // What else runs on this machine takes its share, and another one each moment. So each speed under the flood is compared
-  // with those right before and right after it, and the median of the rounds counts; and all that in two ways: by the clock,
-  // and by the time that the server had. Noise spoils the one or the other; a server that is busy with strangers, both.
+  // What else runs on this machine takes its share, and another one each moment. So each speed under the flood is
+  // compared with those right before and right after it, and the median of the rounds counts. All that in two ways: by
+  // the clock, and by the time that the server had on a processor. Noise spoils one of them; a server that is busy with
+  // strangers, both.
   const shares: Record<keyof Speed, number[]> = { wall: [], cpu: [] }
   let calm = await bulk.speed()
   for (let round = 1; round <= ROUNDS; round++) {
