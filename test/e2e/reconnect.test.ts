@@ -74,8 +74,7 @@ describe('reconnecting', { concurrency: 3 }, () => {
       await first.server.exited
       // One that was killed has said nothing: only the next one can tell that it knows nothing any more.
       if (how === 'SIGTERM') await logged(node, 'server disconnected', seen)
-      else
-        await logged(node, `lost the link to the server, open connections wait: the other side closed the link`, seen)
+      else await logLine(node, 'the lost link', (log) => log.code === 'PROXY_ERR_LINK_LOST', seen)
       const { server } = await startServer(stage, args, { secret: undefined, port: first.at.port })
       const back = await logged(node, 'connected', seen)
       await closed(socket)
