@@ -439,8 +439,8 @@ export class MainConnection implements RecordLinkOwner {
       this.#finish(decodeReason(payload, closedByPeer()))
     } else if (type <= Frame.goaway) {
       throw new ProxyError('PROXY_ERR_FRAME', `frame type ${type} in a counted record`)
-    } else {
-      if (!this.#handler?.onFrame(type, id, payload)) this.#needed = true
+    } else if (!this.#handler?.onFrame(type, id, payload)) {
+      this.#needed = true
     }
   }
 
@@ -578,6 +578,7 @@ export class MainConnection implements RecordLinkOwner {
     if (this.#handler) link.open()
     // What a listener throws is not a fault of the link.
     queueMicrotask(() => {
+      if (this.#link !== link) return
       this.#handler?.onResumed()
       diagnostics.mainResume.publish({ main: this })
     })

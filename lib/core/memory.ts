@@ -22,7 +22,7 @@ function findTransfer(): Transfer | undefined {
 
 /**
  * Gives the memory of a buffer back now, not at some garbage collection: the next buffer then is this one, still in the
- * processor's cache. For bulk that is worth a tenth. `bytes` has no length afterwards, and neither has anything that
+ * processor's cache. `bytes` has no length afterwards, and neither has anything that
  * shares its memory; a buffer that is a part of a larger one is left alone.
  */
 export function discard(bytes: Buffer): void {

@@ -1,3 +1,4 @@
+import { pause } from '../../lib/core/backoff.ts'
 import type { Random } from '../fuzz/random.ts'
 import type { Cut } from '../helpers/faults/direction.ts'
 import type { FaultRelay } from '../helpers/faults/fault-relay.ts'
@@ -6,18 +7,6 @@ const EVERY_MS = [1500, 5000] as const
 /** How long nothing passes before a link ends, and how long nobody answers after. */
 const SILENCE_MS = 300
 const AWAY_MS = 800
-
-const pause = (ms: number, signal: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', done)
-      resolve()
-    }
-    const timer = setTimeout(done, ms)
-    signal.addEventListener('abort', done)
-    if (signal.aborted) done()
-  })
 
 /** Ends the link every few seconds, in one way or another, until `signal` fires. `onCut` hears of each. */
 export async function cutAgainAndAgain(

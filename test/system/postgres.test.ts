@@ -1,60 +1,15 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { chmodSync, chownSync, closeSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, openSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import { cleanEnvironment } from '../helpers/system/child.ts'
-import { freePort, sha256 } from '../helpers/system/net.ts'
-import { isRoot, requirePrograms } from '../helpers/system/programs.ts'
+import { sha256 } from '../helpers/system/net.ts'
+import { PASSWORD, startPostgres } from '../helpers/system/postgres.ts'
+import { requirePrograms } from '../helpers/system/programs.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { type Address, startTunnel } from '../helpers/system/symport.ts'
 
-const PASSWORD = 'of the database'
 const ROWS = 600_000
-
-/** PostgreSQL refuses to run as root: the user that Debian's package made for it. */
-async function databaseUser(stage: Stage): Promise<{ uid: number; gid: number } | undefined> {
-  if (!isRoot()) return undefined
-  const id = async (flag: string): Promise<number> => Number(await stage.must('id', [flag, 'postgres']))
-  return { uid: await id('-u'), gid: await id('-g') }
-}
-
-interface Cluster {
-  port: number
-  socket: string
-}
-
-/** A database cluster of our own, reachable on 127.0.0.1 and on a Unix socket, in both cases with a password. */
-async function startPostgres(stage: Stage, initdb: string, postgres: string): Promise<Cluster> {
-  const user = await databaseUser(stage)
-  const folder = stage.path('pg')
-  mkdirSync(folder)
-  writeFileSync(stage.path('pg', 'password'), `${PASSWORD}\n`)
-  if (user) {
-    chmodSync(stage.folder, 0o711)
-    for (const path of [folder, stage.path('pg', 'password')]) chownSync(path, user.uid, user.gid)
-  }
-  const data = stage.path('pg', 'data')
-  const auth = ['--auth', 'scram-sha-256', '--pwfile', stage.path('pg', 'password')]
-  const args = ['-D', data, '-U', 'postgres', '-E', 'UTF8', '--locale', 'C', '--no-sync', ...auth]
-  await stage.must(initdb, args, { user, cwd: folder })
-
-  const port = await freePort()
-  const settings = [
-    `port=${port}`,
-    'listen_addresses=127.0.0.1',
-    `unix_socket_directories=${folder}`,
-    'fsync=off',
-    'logging_collector=off',
-  ]
-  const child = await stage.start(postgres, ['-D', data, ...settings.flatMap((setting) => ['-c', setting])], {
-    user,
-    cwd: folder,
-    // "Fast": ends the clients' sessions instead of waiting for them.
-    stopSignal: 'SIGINT',
-  })
-  await child.line((line) => (line.includes('ready to accept connections') ? line : undefined), '"ready to accept"')
-  return { port, socket: stage.path('pg', `.s.PGSQL.${port}`) }
-}
 
 /** A file for COPY with `count` rows of a number and a text, and its SHA-256. */
 function writeRows(path: string, count: number): string {
