@@ -16,7 +16,7 @@ const FIRST_WINDOWS = 4 * 1024 * 1024
  * A window that was used up within so many round trips doubles; one that took so many is halved, but not below. The rest of
  * the way has delays of its own (acknowledgements held back, turns of event loops): one round trip is never the whole story.
  */
-const GROW_WITHIN = 4
+const GROW_WITHIN = 3
 const SHRINK_BEYOND = 8
 const LEAST_GROWN = 65_536
 /** Whoever uses a window up within so many ms is busy: among the busy ones windows become alike, so that shares do. */

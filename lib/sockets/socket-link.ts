@@ -4,6 +4,7 @@ import { type Link, type LinkSink, linkFrom } from '../core/index.ts'
 /** Bytes that one read may bring. */
 const READ_SIZE = 262_144
 const FIRST_READ = 4096
+const NOTHING = new Uint8Array(0)
 
 /** One buffer for all links whose readers use what came before the next read begins, and keep nothing in place. */
 export class ReadBuffer {
@@ -24,7 +25,7 @@ interface OnRead {
 /** Starts to connect. The socket emits `connect` or `error`; reading waits for `start`. */
 export function connectLink(options: NetConnectOpts, readBuffer?: ReadBuffer): SocketLink {
   return new SocketLink(readBuffer, (onread) => {
-    const settings: object = { allowHalfOpen: true, writableHighWaterMark: 0, onread, ...options }
+    const settings: object = { allowHalfOpen: true, onread, ...options }
     const socket = new Socket(settings)
     socket.pause()
     return socket.connect(options)
@@ -57,7 +58,7 @@ export function acceptLinks(server: Server, onLink: (link: Link) => void, readBu
 
 function handleLink(handle: Handle, readBuffer: ReadBuffer | undefined): SocketLink {
   return new SocketLink(readBuffer, (onread) => {
-    const settings: object = { allowHalfOpen: true, writableHighWaterMark: 0, pauseOnCreate: true, handle, onread }
+    const settings: object = { allowHalfOpen: true, pauseOnCreate: true, handle, onread }
     return new Socket(settings)
   })
 }
@@ -106,11 +107,7 @@ export class SocketLink implements Link {
   start(sink: LinkSink): void {
     const socket = this.socket
     this.#sink = sink
-    socket.on('drain', () => {
-      if (!this.#waiting || this.pending > 0) return
-      this.#waiting = false
-      sink.drained()
-    })
+    socket.on('drain', this.#written)
     socket.on('end', () => sink.ended())
     if (socket.closed) setImmediate(() => sink.closed(this.#error))
     else socket.on('close', () => sink.closed(this.#error))
@@ -127,7 +124,16 @@ export class SocketLink implements Link {
       for (const chunk of chunks) socket.write(chunk)
       socket.uncork()
     }
-    if (socket.writableLength > 0) this.#waiting = true
+    if (socket.writableLength === 0 || this.#waiting) return
+    this.#waiting = true
+    // Below its high-water mark the socket tells of nothing by itself.
+    if (!socket.writableNeedDrain) socket.write(NOTHING, this.#written)
+  }
+
+  readonly #written = (): void => {
+    if (!this.#waiting || this.pending > 0) return
+    this.#waiting = false
+    this.#sink?.drained()
   }
 
   resume(): void {

@@ -112,14 +112,14 @@ test('a window that took more than eight round trips is halved, not below 64 KiB
   assert.deepEqual(sizes, [128, 64, 64, 64, 64])
 })
 
-test('a window that is used up within four round trips doubles', (t) => {
+test('a window that is used up within three round trips doubles', (t) => {
   const clock = clockOf(t)
   const window = new ReceiveWindow(new WindowPool(), 10_000, 0)
   assert.equal(useUp(window, 10_000, 50), 10_000, 'the first one only starts the clock')
-  clock.now += 199
+  clock.now += 149
   assert.equal(useUp(window, 10_000, 50), 20_000)
   assert.equal(window.size, 20_000)
-  clock.now += 199
+  clock.now += 149
   assert.equal(useUp(window, 20_000, 50), 40_000)
 })
 
@@ -140,7 +140,7 @@ test('a round trip that is not known, or hardly takes any time, counts as 0.5 ms
     clock.now += 2
     useUp(window, 10_000, rtt)
     assert.equal(window.size, 10_000)
-    clock.now += 1.9
+    clock.now += 1.4
     useUp(window, 10_000, rtt)
     assert.equal(window.size, 20_000)
   }
