@@ -44,8 +44,10 @@ export async function createNode(options: NodeOptions): Promise<SymportNode> {
   assertSecret(options.secret)
   const side = new Side(options)
   const credential = deriveCredential(options.secret)
+  // Loaded while the secret is derived: a start should not wait for it.
+  const ids = import('uuid')
   await side.listen()
-  const running = run(side, options, credential)
+  const running = run(side, options, credential, ids)
 
   const drain = async ({ signal = new AbortController().signal } = {}): Promise<void> => {
     await side.drain(signal)
@@ -62,7 +64,12 @@ export async function createNode(options: NodeOptions): Promise<SymportNode> {
   }
 }
 
-async function run(side: Side, options: NodeOptions, credential: Promise<Credential>): Promise<void> {
+async function run(
+  side: Side,
+  options: NodeOptions,
+  credential: Promise<Credential>,
+  ids: Promise<{ v4: () => string }>,
+): Promise<void> {
   const signal = side.stopping
   const { id: label, identity, keepalive, resumeTimeout, limits } = options
   const backoff = new Backoff()
@@ -79,7 +86,7 @@ async function run(side: Side, options: NodeOptions, credential: Promise<Credent
     try {
       const main = renewed ?? (await connect(options.dial, settings))
       renewed = undefined
-      const peer = side.add(main, options.server)
+      const peer = side.add(main, options.server, (await ids).v4())
       reason = await main.closed
       await peer.proxy.closed
       if (main.acknowledged) backoff.reset()

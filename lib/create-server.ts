@@ -43,6 +43,7 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
   const suite = suiteOf(secret)
   // Under way while the rest starts: a node that is quick waits for it in its handshake.
   const psk = derivePsk(secret, '', suite)
+  const ids = import('uuid')
   const side = new Side(options)
   const closing = new AbortController()
   const { keepalive, resumeTimeout, limits, maxHandshakes, maxSessions } = options
@@ -58,7 +59,7 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
       // While it stops, links come in for what is open only.
       if (side.stopping.aborted)
         main.close(new ProxyError('PROXY_ERR_DRAINING', 'the server is about to stop', { retryable: true }))
-      else side.add(main, main.peer.label)
+      else side.add(main, main.peer.label, (await ids).v4())
     } catch (error) {
       const reason = ProxyError.from(error, 'PROXY_ERR_HANDSHAKE')
       if (!side.stopping.aborted) side.onEvent({ type: 'rejected', remote: link.remote, reason })

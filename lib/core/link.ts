@@ -24,6 +24,8 @@ export interface LinkSink {
 export interface Link {
   /** Who is on the other side, for people: `192.0.2.1:49152`. */
   readonly remote: string | undefined
+  /** How it travels, for people: `tcp`, `wss`. */
+  readonly transport?: string | undefined
   /** Bytes written that the system has not taken yet. A writer with manners waits for `drained` when it is not 0. */
   readonly pending: number
   /** Whether nobody looks at the chunks any more when `pending` is 0, because the system has a copy. Default: no. */
@@ -40,8 +42,8 @@ export interface Link {
 }
 
 /** A link over any Node.js stream that a library user brings. */
-export function linkFrom(duplex: Duplex, remote?: string): Link {
-  return new StreamLink(duplex, remote)
+export function linkFrom(duplex: Duplex, remote?: string, transport?: string): Link {
+  return new StreamLink(duplex, remote, transport)
 }
 
 export function isLink(value: Duplex | Link): value is Link {
@@ -50,15 +52,17 @@ export function isLink(value: Duplex | Link): value is Link {
 
 class StreamLink implements Link {
   readonly remote: string | undefined
+  readonly transport: string | undefined
   readonly #stream: Duplex
   #waiting = false
   #rest: Uint8Array | undefined
   #failure: Error | undefined
   #sink: LinkSink | undefined
 
-  constructor(stream: Duplex, remote: string | undefined) {
+  constructor(stream: Duplex, remote: string | undefined, transport: string | undefined) {
     this.#stream = stream
     this.remote = remote
+    this.transport = transport
     // Also a link that was never started must not end the process.
     stream.on('error', (error) => {
       this.#failure = error

@@ -105,6 +105,8 @@ export class MainConnection implements RecordLinkOwner {
   #peer: Peer
   #link: RecordLink | undefined
   #remote: string | undefined
+  #transport: string | undefined
+  #lastPing: number | undefined
   #epoch: number
   #handler: FrameHandler | undefined
   #resolveClosed: (reason: ProxyError) => void = () => {}
@@ -171,6 +173,7 @@ export class MainConnection implements RecordLinkOwner {
     this.#resumeSecret = established.resumeSecret
     this.#link = link
     this.#remote = link.remote
+    this.#transport = link.transport
     this.#peer = peer
     this.#options = options
     this.#redial = redial
@@ -190,6 +193,16 @@ export class MainConnection implements RecordLinkOwner {
   /** Where the peer is, or was last. */
   get remote(): string | undefined {
     return this.#remote
+  }
+
+  /** How its link travels, or the last one did: `tcp`, `wss`. */
+  get transport(): string | undefined {
+    return this.#transport
+  }
+
+  /** When the far side last asked for a sign of life, or answered: ms since 1970. */
+  get lastPing(): number | undefined {
+    return this.#lastPing
   }
 
   /** Why it is over, or undefined while it lives. */
@@ -423,9 +436,11 @@ export class MainConnection implements RecordLinkOwner {
         this.#onAck(readUInt64(payload))
         break
       case Frame.ping:
+        this.#lastPing = Date.now()
         this.#link?.heartbeat.onPing(payload)
         break
       case Frame.pong:
+        this.#lastPing = Date.now()
         this.#link?.heartbeat.onPong(payload)
         break
       default:
@@ -564,6 +579,7 @@ export class MainConnection implements RecordLinkOwner {
     this.#rejoined = true
     this.#link = link
     this.#remote = link.remote
+    this.#transport = link.transport
     try {
       const key = provenKey(established, hello)
       if (key ? !this.#peer.key?.equals(key) : this.#peer.key !== undefined) {

@@ -74,6 +74,10 @@ export class RecordLink implements ReaderOwner {
     return this.#link.remote
   }
 
+  get transport(): string | undefined {
+    return this.#link.transport
+  }
+
   get pending(): number {
     return this.#link.pending
   }

@@ -4,8 +4,11 @@ import type { Spec } from '../domains/spec.ts'
 /** A peer that is connected: a node at the server, the server at a node. */
 export interface Connected {
   readonly proxy: Proxy
-  /** What the peer calls itself. */
+  /** The name that the peer has proven, or else the one that it calls itself. */
   readonly id: string
+  /** A UUID, which this side gives each main connection. */
+  readonly instance: string
+  readonly connectedAt: Date
   /** Where it is now, or was last. */
   readonly remote: string | undefined
 }

@@ -70,8 +70,8 @@ export class Side {
     }
   }
 
-  /** Puts a Proxy on a new main connection. `id` is what the peer is called here. */
-  add(main: MainConnection, id: string): Connected {
+  /** Puts a Proxy on a new main connection. `id` is what the peer is called here, `instance` a new UUID for it. */
+  add(main: MainConnection, id: string, instance: string): Connected {
     const settled = endGhosts(main, this.pool)
     const policy: Policy = {
       dial: (to, address) => this.#options.policy.dial(to, address),
@@ -84,6 +84,8 @@ export class Side {
     const peer: Connected = {
       proxy,
       id,
+      instance,
+      connectedAt: new Date(),
       get remote() {
         return main.remote
       },

@@ -100,6 +100,10 @@ export class SocketLink implements Link {
     return this.#remote
   }
 
+  get transport(): string {
+    return this.remote === undefined ? 'unix' : 'tcp'
+  }
+
   get pending(): number {
     return this.socket.writableLength
   }

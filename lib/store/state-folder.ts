@@ -55,13 +55,13 @@ export class StateFolder {
    *
    * @throws ProxyError PROXY_ERR_STATE
    */
-  async read(name: string): Promise<StateFile | undefined> {
+  async read(name: string, largest: number = FILE_SIZE): Promise<StateFile | undefined> {
     const path = this.file(name)
     let handle: FileHandle | undefined
     try {
       handle = await open(path, 'r')
       const { mode, size } = await handle.stat()
-      if (size > FILE_SIZE) throw new ProxyError('PROXY_ERR_STATE', `cannot read ${path}: it is too large`)
+      if (size > largest) throw new ProxyError('PROXY_ERR_STATE', `cannot read ${path}: it is too large`)
       const exposed = process.platform !== 'win32' && (mode & OTHERS) !== 0
       // Somebody else's file cannot be changed, and is still the one to use.
       if (exposed) await handle.chmod(FILE_MODE).catch(() => undefined)
