@@ -2,21 +2,14 @@ import { type KeyObject, sign, verify } from 'node:crypto'
 import { Backoff, pause } from './backoff.ts'
 import { diagnostics } from './diagnostics.ts'
 import { ProxyError } from './errors.ts'
-import {
-  decodeReason,
-  encodeReason,
-  FRAME_HEADER,
-  Frame,
-  readFrames,
-  readUInt64,
-  writeFrameHeader,
-  writeUInt64,
-} from './frame.ts'
+import { decodeReason, encodeReason, FRAME_HEADER, Frame, readFrames, readUInt64 } from './frame.ts'
+import { Gathering } from './gathering.ts'
 import type { Established, PeerLimits, ResumeRequest, Role } from './handshake.ts'
 import { KEEPALIVE, type Keepalive } from './heartbeat.ts'
 import { type DecodedHello, encodeHello } from './hello.ts'
 import { Budget, type Limits, limitsOf } from './limits.ts'
 import { Outbox } from './outbox.ts'
+import { Receipts } from './receipts.ts'
 import { closedByPeer, RecordLink, type RecordLinkOwner } from './record-link.ts'
 
 export interface MainOptions {
@@ -66,17 +59,11 @@ export interface Redial {
   onRetry?: ((reason: ProxyError, delay: number) => void) | undefined
 }
 
-/** Frames wait here until the turn of the event loop is over, and leave as one record. */
-const GATHER = 65_536
 /** Payloads up to this long are copied into the gathering; longer ones are sealed from where they are. */
 const COPY = 16_384
 const RESUME_TIMEOUT = 120_000
 /** What a timer of Node.js can take. */
 const LONGEST_TIMER = 2 ** 31 - 1
-const ACK_BYTES = 1024 * 1024
-const ACK_DELAY = 100
-/** Control frames that wait because the peer does not read. Beyond this it is an attack or a corpse. */
-const MAX_WAITING = 4 * 1024 * 1024
 /** Links in a row that each ended at a record that did not open, before any that counts. */
 const MAX_FUTILE = 3
 
@@ -113,19 +100,11 @@ export class MainConnection implements RecordLinkOwner {
   #onSettled: (() => void)[] = []
   #end: ProxyError | undefined
 
-  readonly #gather = Buffer.allocUnsafeSlow(GATHER)
-  #gathered = 0
-  readonly #waiting: Buffer[] = []
-  #waitingBytes = 0
+  readonly #gathering = new Gathering()
+  readonly #receipts = new Receipts(() => this.wake())
   #scheduled = false
-
-  /** The number of the next counted record that comes. */
-  #expected = 0
   /** Whether somebody still needs a payload of the present record. */
   #needed = false
-  #unacknowledged = 0
-  #ackDue = false
-  #ackTimer: NodeJS.Timeout | undefined
   #resumeTimer: NodeJS.Timeout | undefined
   #linkError: ProxyError | undefined
   #trying = false
@@ -238,9 +217,7 @@ export class MainConnection implements RecordLinkOwner {
   /** True while nothing more should be sent: there is no link, or it is full, or what is kept for the peer is. */
   get congested(): boolean {
     const link = this.#link
-    return (
-      !link || link.over || link.pending > 0 || this.#waiting.length > 0 || this.#outbox.behind || this.#outbox.full
-    )
+    return !link || link.over || link.pending > 0 || this.#gathering.waiting || this.#outbox.behind || this.#outbox.full
   }
 
   /** Names the one who handles frames. Nothing is read beyond the greeting before. */
@@ -261,20 +238,11 @@ export class MainConnection implements RecordLinkOwner {
   control(type: number, id: number, payload?: Uint8Array): void {
     if (this.#end) return
     const length = FRAME_HEADER + (payload ? payload.length : 0)
-    if (this.#gathered + length > GATHER && !this.congested) this.#seal()
-    if (this.#waiting.length === 0 && this.#gathered + length <= GATHER) {
-      this.#append(type, id, payload)
-    } else {
-      const frame = Buffer.allocUnsafe(length)
-      writeFrameHeader(frame, 0, type, id, length - FRAME_HEADER)
-      if (payload) frame.set(payload, FRAME_HEADER)
-      this.#waiting.push(frame)
-      this.#waitingBytes += length
-      if (this.#waitingBytes > MAX_WAITING) {
-        // It would not read a goaway either.
-        this.#finish(new ProxyError('PROXY_ERR_CONTROL_FLOOD', 'the other side asks for much and reads nothing'), true)
-        return
-      }
+    if (!this.#gathering.fits(length) && !this.congested) this.#seal()
+    if (!this.#gathering.control(type, id, payload)) {
+      // It would not read a goaway either.
+      this.#finish(new ProxyError('PROXY_ERR_CONTROL_FLOOD', 'the other side asks for much and reads nothing'), true)
+      return
     }
     this.wake()
   }
@@ -282,13 +250,12 @@ export class MainConnection implements RecordLinkOwner {
   /** Sends data; the caller has looked at `congested`. `payload` may be used again when this returns. */
   data(id: number, payload: Uint8Array): void {
     const copied = payload.length <= COPY
-    if (this.#gathered + FRAME_HEADER + (copied ? payload.length : 0) > GATHER) this.#seal()
+    if (!this.#gathering.fits(FRAME_HEADER + (copied ? payload.length : 0))) this.#seal()
     if (copied) {
-      this.#append(Frame.data, id, payload)
+      this.#gathering.append(Frame.data, id, payload)
       this.wake()
     } else {
-      writeFrameHeader(this.#gather, this.#gathered, Frame.data, id, payload.length)
-      this.#gathered += FRAME_HEADER
+      this.#gathering.header(Frame.data, id, payload.length)
       this.#seal(payload)
     }
   }
@@ -318,7 +285,7 @@ export class MainConnection implements RecordLinkOwner {
 
   /** Whether the peer has all that was sent. */
   get settled(): boolean {
-    return this.#outbox.bytes === 0 && this.#gathered === 0 && this.#waiting.length === 0
+    return this.#outbox.bytes === 0 && this.#gathering.empty
   }
 
   /** Ends the session in order: the peer is told why, then the link is closed. */
@@ -331,28 +298,18 @@ export class MainConnection implements RecordLinkOwner {
     } else if (link && !link.over) {
       this.control(Frame.goaway, 0, encodeReason(reason))
       if (this.#end) return
-      while (this.#waiting.length > 0) this.#sendWaiting()
-      if (this.#gathered > 0) this.#seal()
+      this.#sendGathered(link, false)
     }
     this.#finish(reason)
   }
 
   // --- sending ---
 
-  #append(type: number, id: number, payload: Uint8Array | undefined): void {
-    const length = payload ? payload.length : 0
-    writeFrameHeader(this.#gather, this.#gathered, type, id, length)
-    if (payload) this.#gather.set(payload, this.#gathered + FRAME_HEADER)
-    this.#gathered += FRAME_HEADER + length
-  }
-
   /** Makes what was gathered, and `tail` behind it, the next counted record. Only with a link that carried all before. */
   #seal(tail?: Uint8Array): void {
     const link = this.#link
     if (!link) throw new TypeError('nothing is sent without a link')
-    const head = this.#gather.subarray(0, this.#gathered)
-    this.#gathered = 0
-    this.#outbox.keep(link.send(head, tail))
+    this.#outbox.keep(link.send(this.#gathering.take(), tail))
     if (link.taken) this.#outbox.taken()
   }
 
@@ -363,30 +320,20 @@ export class MainConnection implements RecordLinkOwner {
     this.#sendUncounted(link)
     while (this.#outbox.behind && link.pending === 0) this.#outbox.resend(link)
     if (this.#outbox.behind || this.#outbox.full) return
-    while (this.#waiting.length > 0 && link.pending === 0) this.#sendWaiting()
-    if (this.#waiting.length === 0) this.#handler?.onWritable()
-    if (this.#gathered > 0 && this.#link === link) this.#seal()
+    this.#sendGathered(link, true)
   }
 
-  #sendWaiting(): void {
-    let taken = 0
-    for (const frame of this.#waiting) {
-      if (this.#gathered + frame.length > GATHER) break
-      this.#gather.set(frame, this.#gathered)
-      this.#gathered += frame.length
-      this.#waitingBytes -= frame.length
-      taken++
-    }
-    this.#waiting.splice(0, taken)
-    if (this.#waiting.length > 0) this.#seal()
+  /** With manners: not more than the link takes. */
+  #sendGathered(link: RecordLink, manners: boolean): void {
+    const gathering = this.#gathering
+    while (gathering.waiting && (!manners || link.pending === 0)) if (!gathering.fill()) this.#seal()
+    if (manners && !gathering.waiting) this.#handler?.onWritable()
+    if (gathering.bytes > 0 && this.#link === link) this.#seal()
   }
 
   #sendUncounted(link: RecordLink): void {
-    if (this.#ackDue) {
-      this.#ackDue = false
-      this.#unacknowledged = 0
-      link.sendAlone(Frame.ack, writeUInt64(this.#expected))
-    }
+    const ack = this.#receipts.takeAck()
+    if (ack) link.sendAlone(Frame.ack, ack)
     const pong = link.heartbeat.takePong()
     if (pong) link.sendAlone(Frame.pong, pong)
     const ping = link.heartbeat.takePing()
@@ -410,24 +357,13 @@ export class MainConnection implements RecordLinkOwner {
     this.#needed = false
     readFrames(slices, this.#onCounted)
     if (this.#end) return false
-    this.#expected++
     this.#fresh++
-    this.#unacknowledged += length
-    if (this.#unacknowledged >= ACK_BYTES) this.#acknowledge()
-    else this.#ackTimer ??= setTimeout(this.#acknowledge, ACK_DELAY)
+    this.#receipts.count(length)
     return !this.#needed
   }
 
   onViolation(error: ProxyError): void {
     this.close(error)
-  }
-
-  readonly #acknowledge = (): void => {
-    clearTimeout(this.#ackTimer)
-    this.#ackTimer = undefined
-    if (this.#unacknowledged === 0) return
-    this.#ackDue = true
-    this.wake()
   }
 
   readonly #onUncounted = (type: number, _id: number, payload: Buffer): void => {
@@ -519,7 +455,7 @@ export class MainConnection implements RecordLinkOwner {
   async #goOn(established: Established, redial: Redial): Promise<MainConnection | undefined> {
     if (!established.resumed) return await MainConnection.start(established, this.#options, redial)
     const link = new RecordLink(established, this.#options.keepalive ?? KEEPALIVE)
-    link.sendAlone(Frame.hello, helloOf(established, this.#options, this.#expected))
+    link.sendAlone(Frame.hello, helloOf(established, this.#options, this.#receipts.expected))
     const hello = await this.#greeting(link)
     // Given up, or lost again meanwhile.
     if (this.#end || link.over) link.destroy()
@@ -561,7 +497,7 @@ export class MainConnection implements RecordLinkOwner {
     const old = this.#link
     old?.destroy()
     this.#epoch = established.epoch
-    link.sendAlone(Frame.hello, helloOf(established, this.#options, this.#expected))
+    link.sendAlone(Frame.hello, helloOf(established, this.#options, this.#receipts.expected))
     this.#adopt(link, established, hello)
     if (!old || this.#end) return
     this.#linkError = new ProxyError('PROXY_ERR_LINK_LOST', 'the other side has come back over another link')
@@ -570,11 +506,8 @@ export class MainConnection implements RecordLinkOwner {
 
   #adopt(link: RecordLink, established: Established, hello: DecodedHello): void {
     clearTimeout(this.#resumeTimer)
-    clearTimeout(this.#ackTimer)
-    this.#ackTimer = undefined
     // Our hello has said it.
-    this.#unacknowledged = 0
-    this.#ackDue = false
+    this.#receipts.told()
     this.#fresh = 0
     this.#rejoined = true
     this.#link = link
@@ -607,7 +540,7 @@ export class MainConnection implements RecordLinkOwner {
   #finish(reason: ProxyError, hard = false): void {
     if (this.#end) return
     this.#end = reason
-    clearTimeout(this.#ackTimer)
+    this.#receipts.told()
     clearTimeout(this.#resumeTimer)
     this.#over.abort()
     if (hard) this.#link?.destroy(reason)
@@ -615,7 +548,7 @@ export class MainConnection implements RecordLinkOwner {
     this.#link = undefined
     this.#outbox.clear()
     this.#resumeSecret?.fill(0)
-    this.#waiting.length = 0
+    this.#gathering.clear()
     this.#handler?.onClosed(reason)
     for (const resolve of this.#onSettled.splice(0)) resolve()
     this.#resolveClosed(reason)
