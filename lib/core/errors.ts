@@ -29,3 +29,12 @@ export class ProxyError extends Error {
     return new ProxyError(code, text, { cause: error })
   }
 }
+
+/** The error of a caller who gave up. */
+export function aborted(signal: AbortSignal): ProxyError {
+  return new ProxyError('PROXY_ERR_ABORTED', 'given up by the caller', { cause: signal.reason })
+}
+
+export function assertNotAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw aborted(signal)
+}

@@ -2,11 +2,12 @@ import { EventEmitter, setMaxListeners } from 'node:events'
 import { diagnostics } from './diagnostics.ts'
 import { type Abortable, type DomainPlugin, Domains, type Listener } from './domain.ts'
 import { checkEndpoint, type Endpoint, formatEndpoint, type Mapping } from './endpoint.ts'
-import { ProxyError } from './errors.ts'
-import { decodeJson, decodeReason, encodeReason, Frame } from './frame.ts'
-import { Incoming, PeerListener } from './incoming.ts'
+import { aborted, assertNotAborted, ProxyError } from './errors.ts'
+import { Frame } from './frame.ts'
+import { Incoming } from './incoming.ts'
 import { join } from './join.ts'
 import { isLink, linkFrom } from './link.ts'
+import { Listeners } from './listeners.ts'
 import type { MainConnection } from './main-connection.ts'
 import { Multiplexer, type OpenRequest } from './multiplexer.ts'
 import { allowAll, type Policy } from './policy.ts'
@@ -56,13 +57,7 @@ export class Proxy
   readonly #domains: Domains
   readonly #mux: Multiplexer
   readonly #ended = new AbortController()
-  /** Listeners here, for our own mappings and for the peer's; the latter also by the id that the peer gave them. */
-  readonly #listeners = new Set<Listener>()
-  readonly #forPeer = new Map<number, { listener?: Listener; abort: AbortController }>()
-  /** Listeners at the peer. */
-  readonly #atPeer = new Map<number, PeerListener>()
-  #lastListener = 0
-  #lastForPeer = 0
+  readonly #listeners: Listeners
   #state: State = 'connected'
   #peerDraining = false
   #noted = false
@@ -85,7 +80,17 @@ export class Proxy
       onResumed: () => this.#onResumed(),
       onClosed: (error: ProxyError) => this.#onClosed(error),
     }
-    this.#mux = new Multiplexer(main, handler)
+    const mux = new Multiplexer(main, handler)
+    this.#mux = mux
+    this.#listeners = new Listeners(main, this.#domains, {
+      ended: this.#ended.signal,
+      isOpen: () => this.#open,
+      assertOpen: () => this.#assertOpen(),
+      openAt: (listener, from) => mux.open({ listener, from }),
+      watch: (sub, at) => this.#watch(sub, at),
+      refused: (error, request, by) => this.#refused(error, request, by),
+      listening: (bound) => this.emit('listening', bound),
+    })
     this.closed = main.closed.then(async () => {
       await this.#released
     })
@@ -110,14 +115,16 @@ export class Proxy
   async newListener(mapping: Mapping, options: Abortable = {}): Promise<Listener> {
     this.#assertOpen()
     checkEndpoint(mapping.Forward)
-    return await this.#listen(mapping.Listen, false, options.signal, (to, from) =>
+    return await this.#listeners.listen(mapping.Listen, false, options.signal, (to, from) =>
       this.#mux.open({ to: to ?? mapping.Forward, from }),
     )
   }
 
   /** The peer listens, I forward. Where to never leaves this side. */
   async newPeerListener(mapping: Mapping, options: Abortable = {}): Promise<Listener> {
-    return await this.#listenAtPeer(mapping.Listen, options, (sub) => this.#forward(sub, mapping.Forward, false))
+    return await this.#listeners.listenAtPeer(mapping.Listen, options, (sub) =>
+      this.#forward(sub, mapping.Forward, false),
+    )
   }
 
   /** The peer listens, code here answers: iterate over what comes in. */
@@ -125,7 +132,7 @@ export class Proxy
     // The first one may come in the same turn as the answer.
     const early: SubConnection[] = []
     let push = (sub: SubConnection): void => void early.push(sub)
-    const listener = await this.#listenAtPeer(listen, options, async (sub) => {
+    const listener = await this.#listeners.listenAtPeer(listen, options, async (sub) => {
       this.#accepted(sub, listen)
       push(sub)
     })
@@ -170,10 +177,10 @@ export class Proxy
       this.#onNoted = resolve
     })
     this.main.control(Frame.draining, 0, DRAINING)
-    for (const listener of [...this.#listeners]) await listener.close()
+    await this.#listeners.closeHere()
     // What the peer opened before it heard of this is served like the rest.
     await noted
-    for (const listener of [...this.#atPeer.values()]) await listener.close()
+    await this.#listeners.closeAtPeer()
     if (this.#mux.size > 0) {
       await until(over, (resolve) => {
         this.#onIdle = resolve
@@ -217,7 +224,7 @@ export class Proxy
     } else if (request.to) {
       await this.#forward(sub, request.to, true)
     } else {
-      const listener = this.#atPeer.get(request.listener ?? 0)
+      const listener = this.#listeners.atPeer(request.listener ?? 0)
       if (listener) await listener.onOpen(sub)
       else sub.destroy(new ProxyError('PROXY_ERR_UNKNOWN_LISTENER', 'the listener is closed'))
     }
@@ -264,96 +271,11 @@ export class Proxy
     if (diagnostics.refused.hasSubscribers) diagnostics.refused.publish({ proxy: this, error, request, by })
   }
 
-  // --- listeners ---
-
-  async #listen(
-    at: Endpoint,
-    asked: boolean,
-    signal: AbortSignal | undefined,
-    open: (to: Endpoint | undefined, from: string | undefined) => Promise<SubConnection>,
-  ): Promise<Listener> {
-    const ended = this.#ended.signal
-    const listener = await this.#domains.listen(at, asked, {
-      signal: signal ? AbortSignal.any([signal, ended]) : ended,
-      open: async (options = {}) => {
-        this.#assertOpen()
-        const sub = await open(options.to, options.from)
-        this.#watch(sub, at)
-        return sub
-      },
-    })
-    const wrapped: Listener = {
-      bound: listener.bound,
-      close: async () => {
-        this.#listeners.delete(wrapped)
-        signal?.removeEventListener('abort', wrapped.close)
-        await listener.close()
-      },
-      [Symbol.asyncDispose]: () => wrapped.close(),
-    }
-    try {
-      assertNotAborted(signal)
-      this.#assertOpen()
-    } catch (error) {
-      await wrapped.close()
-      throw error
-    }
-    this.#listeners.add(wrapped)
-    signal?.addEventListener('abort', wrapped.close)
-    return wrapped
-  }
-
-  async #listenAtPeer(
-    at: Endpoint,
-    options: Abortable,
-    onOpen: (sub: SubConnection) => Promise<void>,
-  ): Promise<PeerListener> {
-    this.#assertOpen()
-    assertNotAborted(options.signal)
-    const payload = Buffer.from(JSON.stringify({ Listen: checkEndpoint(at) }))
-    const id = ++this.#lastListener
-    const listener = new PeerListener(onOpen, () => {
-      this.#atPeer.delete(id)
-      this.main.control(Frame.unlisten, id)
-    })
-    this.#atPeer.set(id, listener)
-    this.main.control(Frame.listen, id, payload)
-    try {
-      await listener.ready(options.signal)
-    } catch (error) {
-      this.#atPeer.delete(id)
-      if (options.signal?.aborted) this.main.control(Frame.unlisten, id)
-      else if (!listener.closed)
-        this.#refused(ProxyError.from(error, 'PROXY_ERR_LISTEN_FAILED'), formatEndpoint(at), 'peer')
-      throw error
-    }
-    return listener
-  }
+  // --- frames of the listen family, and draining ---
 
   #onListenFrame(type: number, id: number, payload: Buffer): void {
-    switch (type) {
-      case Frame.draining:
-        this.#onDraining(payload)
-        break
-      case Frame.listen:
-        this.#onListen(id, checkEndpoint(decodeJson(payload).Listen))
-        break
-      case Frame.listening:
-        this.#atPeer.get(id)?.onListening(checkEndpoint(decodeJson(payload).bound))
-        break
-      case Frame.refused:
-        this.#atPeer
-          .get(id)
-          ?.onRefused(
-            decodeReason(payload, new ProxyError('PROXY_ERR_LISTEN_FAILED', 'the other side cannot listen there')),
-          )
-        break
-      case Frame.unlisten:
-        void this.#unlisten(id)
-        break
-      default:
-        throw new ProxyError('PROXY_ERR_FRAME', `frame type ${type} is not known`)
-    }
+    if (type === Frame.draining) this.#onDraining(payload)
+    else this.#listeners.onFrame(type, id, payload)
   }
 
   #onDraining(payload: Buffer): void {
@@ -365,48 +287,6 @@ export class Proxy
       this.emit('draining')
       this.main.control(Frame.draining, 0, NOTED)
     }
-  }
-
-  #onListen(id: number, at: Endpoint): void {
-    // Ids only grow, so that an open that is under way can never reach a later listener.
-    if (id <= this.#lastForPeer) throw new ProxyError('PROXY_ERR_ID', `listener id ${id} was used before`)
-    this.#lastForPeer = id
-    const { listeners } = this.main.limits
-    const full = this.#forPeer.size >= listeners
-    if (!this.#open || full) {
-      const refusal = full
-        ? new ProxyError('PROXY_ERR_TOO_MANY_LISTENERS', `there are ${listeners} listeners already`)
-        : new ProxyError('PROXY_ERR_DRAINING', 'the other side is about to stop', { retryable: true })
-      this.main.control(Frame.refused, id, encodeReason(refusal))
-      return
-    }
-    const entry: { listener?: Listener; abort: AbortController } = { abort: new AbortController() }
-    this.#forPeer.set(id, entry)
-    this.#listen(at, true, entry.abort.signal, (_to, from) => this.#mux.open({ listener: id, from })).then(
-      (listener) => {
-        entry.listener = listener
-        if (entry.abort.signal.aborted) this.#forPeer.delete(id)
-        this.emit('listening', listener.bound)
-        this.main.control(Frame.listening, id, Buffer.from(JSON.stringify({ bound: listener.bound })))
-      },
-      (error) => {
-        this.#forPeer.delete(id)
-        // Given up by the peer: there is nobody to tell.
-        if (entry.abort.signal.aborted) return
-        const refusal = ProxyError.from(error, 'PROXY_ERR_LISTEN_FAILED')
-        this.#refused(refusal, formatEndpoint(at), 'here')
-        this.main.control(Frame.refused, id, encodeReason(refusal))
-      },
-    )
-  }
-
-  async #unlisten(id: number): Promise<void> {
-    const entry = this.#forPeer.get(id)
-    entry?.abort.abort()
-    // One that is still being made counts until that has ended.
-    if (!entry?.listener) return
-    this.#forPeer.delete(id)
-    await entry.listener.close()
   }
 
   // --- the end ---
@@ -442,11 +322,7 @@ export class Proxy
   #onClosed(error: ProxyError): void {
     this.#transition('closed')
     this.#ended.abort()
-    this.#released = Promise.all([...this.#listeners].map((listener) => listener.close()))
-    for (const listener of [...this.#atPeer.values()]) listener.onLost(error)
-    this.#listeners.clear()
-    this.#atPeer.clear()
-    this.#forPeer.clear()
+    this.#released = this.#listeners.onClosed(error)
   }
 }
 
@@ -471,14 +347,6 @@ function connected(sub: SubConnection): Promise<void> {
     sub.once('error', reject)
     sub.once('close', () => reject(new ProxyError('PROXY_ERR_RESET', 'the sub-connection was closed')))
   })
-}
-
-function aborted(signal: AbortSignal): ProxyError {
-  return new ProxyError('PROXY_ERR_ABORTED', 'given up by the caller', { cause: signal.reason })
-}
-
-function assertNotAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw aborted(signal)
 }
 
 /** Gives a dial up when `signal` fires before it is answered. */
