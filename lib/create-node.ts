@@ -3,6 +3,7 @@ import {
   type Abortable,
   assertSecret,
   Backoff,
+  type ConnectOptions,
   type Credential,
   connect,
   deriveCredential,
@@ -23,6 +24,11 @@ export interface NodeOptions extends SideOptions {
   secret: string
   /** What this node calls itself. */
   id: string
+  /**
+   * Its name at the server, if it may be enrolled there: `secret` is then tried as that of this name first, and as the one
+   * that the server's nodes share if that is refused. Default: only the latter.
+   */
+  name?: string | undefined
   /** The node's private Ed25519 key, which it proves to the server. */
   identity?: KeyObject | undefined
 }
@@ -42,12 +48,12 @@ export interface SymportNode extends AsyncDisposable {
  */
 export async function createNode(options: NodeOptions): Promise<SymportNode> {
   assertSecret(options.secret)
-  const side = new Side(options)
-  const credential = deriveCredential(options.secret)
-  // Loaded while the secret is derived: a start should not wait for it.
+  // Under way while the rest starts.
+  const credentials = new Credentials(options.secret, options.name)
   const ids = import('uuid')
+  const side = await Side.open(options)
   await side.listen()
-  const running = run(side, options, credential, ids)
+  const running = run(side, options, credentials, ids)
 
   const drain = async ({ signal = new AbortController().signal } = {}): Promise<void> => {
     await side.drain(signal)
@@ -64,10 +70,64 @@ export async function createNode(options: NodeOptions): Promise<SymportNode> {
   }
 }
 
+/**
+ * What a node may prove with its secret: that it is the enrolled node of its name, or that it is one of those that share
+ * the server's secret.
+ *
+ * Trying the second after a refusal, which anybody on the way can forge, is no downgrade: secret and suite are the same,
+ * and so is what it costs to guess at them. The name only selects the salt.
+ */
+class Credentials {
+  readonly #own: () => Promise<Credential>
+  /** What worked last comes first. */
+  #all: readonly (() => Promise<Credential>)[]
+
+  constructor(secret: string, name = '') {
+    this.#own = once(() => deriveCredential(secret, name))
+    this.#all = name === '' ? [this.#own] : [this.#own, once(() => deriveCredential(secret))]
+    // Under way while the rest starts. Whoever connects hears of a failure.
+    this.#own().catch(() => {})
+  }
+
+  /** @throws ProxyError why the last one tried did not work: one is tried after another that was refused */
+  async connect(dial: NodeOptions['dial'], settings: Omit<ConnectOptions, 'secret'>): Promise<MainConnection> {
+    let refused: unknown
+    for (const credential of this.#all) {
+      try {
+        const main = await connect(dial, { ...settings, secret: credential() })
+        this.#prefer(credential)
+        return main
+      } catch (error) {
+        refused = error
+        if (!(error instanceof ProxyError && error.code === 'PROXY_ERR_REFUSED')) break
+      }
+    }
+    throw refused
+  }
+
+  /** The node's own name comes first again. */
+  preferOwn(): void {
+    this.#prefer(this.#own)
+  }
+
+  #prefer(first: () => Promise<Credential>): void {
+    this.#all = [first, ...this.#all.filter((other) => other !== first)]
+  }
+}
+
+/** Slow work, done when it is first asked for. */
+function once<T>(work: () => Promise<T>): () => Promise<T> {
+  let done: Promise<T> | undefined
+  return () => {
+    done ??= work()
+    return done
+  }
+}
+
 async function run(
   side: Side,
   options: NodeOptions,
-  credential: Promise<Credential>,
+  credentials: Credentials,
   ids: Promise<{ v4: () => string }>,
 ): Promise<void> {
   const signal = side.stopping
@@ -75,7 +135,7 @@ async function run(
   const backoff = new Backoff()
   let renewed: MainConnection | undefined
   const settings = {
-    ...{ secret: credential, label, identity, keepalive, resumeTimeout, limits, signal, budget: side.budget },
+    ...{ label, identity, keepalive, resumeTimeout, limits, signal, budget: side.budget },
     onRenewed: (main: MainConnection) => {
       renewed = main
     },
@@ -84,7 +144,7 @@ async function run(
   while (!signal.aborted) {
     let reason: ProxyError
     try {
-      const main = renewed ?? (await connect(options.dial, settings))
+      const main = renewed ?? (await credentials.connect(options.dial, settings))
       renewed = undefined
       const peer = side.add(main, options.server, (await ids).v4())
       reason = await main.closed
@@ -94,6 +154,8 @@ async function run(
       reason = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
     }
     if (renewed || signal.aborted) continue
+    // It was enrolled while it was connected without that.
+    if (reason.code === 'PROXY_ERR_ID_TAKEN') credentials.preferOwn()
     const delay = backoff.next(reason)
     side.onEvent({ type: 'retrying', reason, delay })
     await pause(delay, signal)

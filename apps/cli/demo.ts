@@ -94,7 +94,7 @@ const demo: Runnable = command({
           await Promise.all([node.drain(options), server.drain(options)])
         },
       },
-      { stop, timeout: 1000, log },
+      { stop, timeout: () => 1000, log },
     )
   },
 })

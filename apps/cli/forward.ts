@@ -30,7 +30,7 @@ const forwardCommand: Runnable = command({
       await Promise.all(listeners.map((listener) => listener.close()))
       abort.abort()
     }
-    const status = await untilStopped({ drain }, { stop, timeout: 0, log })
+    const status = await untilStopped({ drain }, { stop, timeout: () => 0, log })
     // Connections that are open end with the process, as everybody expects of a forwarder.
     process.exit(status)
   },

@@ -1,4 +1,5 @@
-import { ProxyError } from '../../lib/index.ts'
+import { loadCertificates, ProxyError } from '../../lib/index.ts'
+import { readFingerprint } from '../../lib/store/certificates.ts'
 import { readSecret } from '../../lib/store/secrets.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { toPort } from '../common/flags.ts'
@@ -16,6 +17,7 @@ const uuid: Runnable = command({
       help: 'What nodes reach this machine as. Default: one of its addresses.',
     },
     { name: 'port', kind: 'string', value: 'PORT', help: `The server's port. Default: ${DEFAULT_PORT}.` },
+    { name: 'cert', kind: 'string', value: 'FILE', help: 'The certificate that the server was given with --cert.' },
     { name: 'state', kind: 'string', value: 'DIR', help: "The server's state folder." },
   ],
   examples: ['symport uuid --host server.example.com'],
@@ -31,7 +33,9 @@ const uuid: Runnable = command({
         `there is no secret in ${state.path}: start "symport server" once, or "symport keygen"`,
       )
     }
-    process.stdout.write(`${nodeCommand(place.host, place.port ?? DEFAULT_PORT, kept.secret)}\n`)
+    const { cert } = values
+    const pin = await (cert === undefined ? (await loadCertificates(state)).fingerprint() : readFingerprint(cert))
+    process.stdout.write(`${nodeCommand(place.host, place.port ?? DEFAULT_PORT, kept.secret, pin)}\n`)
     return 0
   },
 })

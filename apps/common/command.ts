@@ -15,7 +15,9 @@ interface Command<Table extends readonly Flag[]> {
 const HELP: Flag = { name: 'help', alias: 'h', kind: 'boolean', help: 'Show this.' }
 
 /** Errors that lie in the command line or a file, not in the world. */
-const USAGE = new Set(['USAGE', 'SPEC', 'ADDRESS', 'PATTERN', 'SECRET', 'ENDPOINT'].map((name) => `PROXY_ERR_${name}`))
+const USAGE = new Set(
+  ['USAGE', 'CONFIG', 'SPEC', 'ADDRESS', 'PATTERN', 'SECRET', 'ENDPOINT'].map((name) => `PROXY_ERR_${name}`),
+)
 
 /** A command that can be run with its part of the command line; answers the exit status. */
 export type Runnable = (argv: readonly string[]) => Promise<number>

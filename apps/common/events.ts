@@ -79,6 +79,21 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
           event.reason.message,
         )
         break
+      case 'duplicate':
+        log.warn(
+          { [peer]: event.peer.id, address: event.peer.remote, others: event.others.map(({ remote }) => remote) },
+          `${event.others.length + 1} instances of this ${peer} are connected (--on-duplicate)`,
+        )
+        break
+      case 'mapping':
+        log.info({ mapping: event.mapping, listen: formatEndpoint(event.spec.Listen) }, `mapping ${event.change}`)
+        break
+      case 'health':
+        log[event.healthy ? 'info' : 'warn'](
+          { mapping: event.mapping, [peer]: event.peer.id, forward: formatEndpoint(event.spec.Forward) },
+          event.healthy ? 'the target is well again' : `the target is not well: ${event.problem}`,
+        )
+        break
       case 'refused':
         log.warn(
           {

@@ -1,4 +1,5 @@
 import { networkInterfaces } from 'node:os'
+import { formatHostPort } from '../../lib/domains/address.ts'
 import { defaultStateFolder, StateFolder } from '../../lib/store/state-folder.ts'
 import { notEmpty } from './flags.ts'
 import type { Logger } from './log.ts'
@@ -21,9 +22,15 @@ export function reachableHost(host: string): string {
   return (outside.find((address) => address.family === 'IPv4') ?? outside[0])?.address ?? '127.0.0.1'
 }
 
-/** What to run on the other machine. */
-export function nodeCommand(host: string, port: number, secret: string): string {
-  return `symport node --host ${reachableHost(host)} --port ${port} --uuid ${secret}`
+/** What to run on the other machine. The pin is not used over plain TCP, and there for who changes that to TLS. */
+export function nodeCommand(host: string, port: number, secret: string, pin?: string | undefined): string {
+  const pinned = pin === undefined ? '' : ` --pin ${pin}`
+  return `symport node --host ${reachableHost(host)} --port ${port}${pinned} --uuid ${secret}`
+}
+
+/** What stands in place of `--host` and `--port` where nothing but a web port gets through. */
+export function webPortAdvice(host: string, port: number, path: string): string {
+  return `through a web port only: --server wss://${formatHostPort({ host: reachableHost(host), port })}${path}`
 }
 
 /** What others could read is private from now on; whoever read it before still knows it. */

@@ -7,6 +7,7 @@ import {
   parseSpec,
   type Spec,
   tcp,
+  udp,
   unix,
 } from '../../lib/index.ts'
 import { type ListFlag, type StringFlag, toDuration } from './flags.ts'
@@ -31,7 +32,7 @@ export const COMMON_FLAGS: readonly [
     name: 'allow',
     kind: 'list',
     value: 'PATTERN',
-    help: 'What the other side may have dialled here: HOST:PORT, CIDR:PORT-PORT, *.suffix:*, unix:/path.',
+    help: 'What the other side may have dialled here, by TCP or UDP: HOST:PORT, CIDR:PORT-PORT, *.suffix:*, unix:/path.',
   },
   {
     name: 'drain-timeout',
@@ -77,7 +78,7 @@ export function parseTimes(values: {
 
 /** Everything that can be listened on and forwarded to. A new domain is one more line. */
 export function createDomains(): DomainPlugin[] {
-  return [tcp(), unix()]
+  return [tcp(), udp(), unix()]
 }
 
 export function parseSpecs(texts: readonly string[], domains: readonly DomainPlugin[]): Spec[] {

@@ -19,7 +19,8 @@ export function stopSignal(): Promise<NodeJS.Signals> {
 /** Waits for SIGINT or SIGTERM, drains, and answers the exit status. A second signal stops at once. */
 export async function untilStopped(
   service: Stoppable,
-  options: { stop: Promise<NodeJS.Signals>; timeout: number; log: Logger },
+  /** `timeout` is asked for when it is time to stop. */
+  options: { stop: Promise<NodeJS.Signals>; timeout: () => number; log: Logger },
 ): Promise<number> {
   const { timeout, log } = options
   const signal = await options.stop
@@ -34,7 +35,7 @@ export async function untilStopped(
   }
   process.on('SIGINT', stopNow)
   process.on('SIGTERM', stopNow)
-  const handle = setTimeout(() => timer.abort(), timeout)
+  const handle = setTimeout(() => timer.abort(), timeout())
   const drained = service.drain({ signal: timer.signal })
   log.info({ signal }, 'stopping: open connections may finish')
   await drained

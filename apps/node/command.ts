@@ -3,19 +3,26 @@ import { createNode, createPolicy, type DomainPlugin, ProxyError } from '../../l
 import { keepSecret, loadNodeKey, readSecret, secretFileFor } from '../../lib/store/secrets.ts'
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 import { command, type Runnable } from '../common/command.ts'
+import { applyConfig, CONFIG_FLAG } from '../common/config.ts'
 import { logEvents } from '../common/events.ts'
 import { toPort } from '../common/flags.ts'
 import { isLoopbackHost, stateFolder, warnExposed } from '../common/identity.ts'
 import { checkLogLevel, createLog } from '../common/log.ts'
 import { COMMON_FLAGS, createDomains, parsePatterns, parseSpecs, parseTimes } from '../common/options.ts'
 import { askSecret, givenSecret } from '../common/secret.ts'
+import { DIAL_FLAGS, type DialSettings, parseDialFlags } from '../common/transport-flags.ts'
 import { DEFAULT_PORT, type Place, parsePlace } from '../common/transports.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
 
 const FLAGS = [
   { name: 'host', kind: 'string', value: 'HOST', help: 'The server: host, host:port or a URL. Default: 127.0.0.1.' },
   { name: 'port', kind: 'string', value: 'PORT', help: `Default: ${DEFAULT_PORT}.` },
-  { name: 'server', kind: 'string', value: 'URL', help: 'The same as --host: tcp://host:port or unix:///path.' },
+  {
+    name: 'server',
+    kind: 'string',
+    value: 'URL',
+    help: 'The same as --host, as a URL: tcp://host:port, tls://host:port, wss://host/symport, ws:// or unix:///path.',
+  },
   {
     name: 'id',
     kind: 'string',
@@ -36,6 +43,8 @@ const FLAGS = [
     value: 'SPEC',
     help: 'The server listens (if it allows), this side forwards.',
   },
+  ...DIAL_FLAGS,
+  CONFIG_FLAG,
   ...COMMON_FLAGS,
 ] as const
 
@@ -45,17 +54,20 @@ const node: Runnable = command({
   flags: FLAGS,
   examples: [
     'symport node --host server.example.com --uuid-file secret.txt',
+    '# through nothing but a web port, with a proxy on the way out',
+    'symport node --server wss://server.example.com/symport --proxy http://proxy.corp:3128',
     '# reach the database of the server as if it were here (the server runs with --allow 127.0.0.1:5432)',
     'symport node --host server.example.com -L 5432:127.0.0.1:5432',
     '# only the remote desktop may be reached through this node',
     'symport node --host server.example.com --allow 127.0.0.1:3389',
   ],
-  async run(values, positionals) {
+  async run(flags, positionals) {
+    const { values, config } = await applyConfig('node', flags, { named: positionals.length > 0 })
     // All of the command line is known to be good before anything is bound or dialled.
     const domains: DomainPlugin[] = createDomains()
     const listeners = parseSpecs(values.listener, domains)
     const peerListeners = parseSpecs(values.peer_listener, domains)
-    const place = serverPlace(values, positionals)
+    const place = serverPlace(values, positionals, await parseDialFlags(values))
     const dial = values.allow.length > 0 ? parsePatterns(values.allow) : 'any'
     const { drainTimeout: timeout, ...times } = parseTimes(values)
     const id = checkId(values.id ?? hostname().slice(0, 64))
@@ -65,6 +77,7 @@ const node: Runnable = command({
 
     const found = given === undefined ? await findSecret(state, place) : { secret: given, exposed: false }
     const log = await createLog(values)
+    for (const warning of config?.warnings ?? []) log.warn(warning)
     const { privateKey, exposed } = await loadNodeKey(state)
     warnExposed(log, state.path, found.exposed || exposed)
     const stop = stopSignal()
@@ -73,15 +86,17 @@ const node: Runnable = command({
       server: place.name,
       secret: found.secret,
       id,
+      name: values.id,
       identity: privateKey,
       listeners,
       peerListeners,
       domains,
       ...times,
+      ...config?.options,
       policy: createPolicy({ dial, listenPorts: 'any' }),
       onEvent: logEvents(log, 'node', false),
     })
-    return await untilStopped(node, { stop, timeout, log })
+    return await untilStopped(node, { stop, timeout: () => timeout, log })
   },
 })
 
@@ -90,6 +105,7 @@ export default node
 function serverPlace(
   values: { host: string | undefined; server: string | undefined; port: string | undefined },
   positionals: readonly string[],
+  dialling: DialSettings,
 ): Place {
   const named = [
     ...(values.host === undefined ? [] : [['--host', values.host] as const]),
@@ -99,7 +115,7 @@ function serverPlace(
   if (named.length > 1) throw new ProxyError('PROXY_ERR_USAGE', `the server is named ${named.length} times: keep one`)
   const [flag, text] = named[0] ?? ['--host', '127.0.0.1']
   const port = values.port === undefined ? undefined : toPort(values.port, 'port')
-  return parsePlace(text, flag, { port })
+  return parsePlace(text, flag, { port, dialling })
 }
 
 function checkId(id: string): string {

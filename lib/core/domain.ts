@@ -30,6 +30,8 @@ export interface DialContext {
 /** A kind of endpoint: what can be listened on, forwarded to, or both. Plug-ins are values; see lib/domains. */
 export interface DomainPlugin {
   readonly name: string
+  /** What its sub-connections carry: bytes, or datagrams with their borders. A mapping has the same at both ends. Default `stream`. */
+  readonly carries?: 'stream' | 'datagrams' | undefined
   listen?(at: Endpoint, context: ListenContext): Promise<Listener>
   /** The IP addresses behind an endpoint. A plug-in with names must have it: policy is asked about each address. */
   resolve?(to: Endpoint, options: Abortable): Promise<readonly string[]>
@@ -45,6 +47,11 @@ export class Domains {
   constructor(plugins: readonly DomainPlugin[], policy: Policy) {
     this.#plugins = new Map(plugins.map((plugin) => [plugin.name, plugin]))
     this.#policy = policy
+  }
+
+  /** What goes through a sub-connection to this endpoint. */
+  carries(to: Endpoint): 'stream' | 'datagrams' {
+    return this.#plugins.get(to.Domain)?.carries ?? 'stream'
   }
 
   /** `asked`: by the peer, so that the policy decides. */

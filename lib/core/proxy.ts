@@ -58,6 +58,8 @@ export class Proxy
   readonly #mux: Multiplexer
   readonly #ended = new AbortController()
   readonly #listeners: Listeners
+  /** Flows of datagrams that end here: no end of theirs is worth waiting for. */
+  readonly #flows = new Set<SubConnection>()
   #state: State = 'connected'
   #peerDraining = false
   #noted = false
@@ -181,6 +183,9 @@ export class Proxy
     // What the peer opened before it heard of this is served like the rest.
     await noted
     await this.#listeners.closeAtPeer()
+    for (const flow of this.#flows) {
+      flow.destroy(new ProxyError('PROXY_ERR_DRAINING', 'the other side is about to stop', { retryable: true }))
+    }
     if (this.#mux.size > 0) {
       await until(over, (resolve) => {
         this.#onIdle = resolve
@@ -240,6 +245,10 @@ export class Proxy
       sub.off('close', onClose)
       const link = isLink(dialled) ? dialled : linkFrom(dialled)
       if (!sub.destroyed) this.#accepted(sub, to)
+      if (this.#domains.carries(to) === 'datagrams') {
+        this.#flows.add(sub)
+        sub.once('close', () => this.#flows.delete(sub))
+      }
       join(sub, link)
     } catch (error) {
       const refusal = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')

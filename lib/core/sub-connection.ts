@@ -203,7 +203,8 @@ export class SubConnection extends Duplex {
     this.#chunk = undefined
     this.#written = undefined
     written?.()
-    return false
+    // Whoever waited behind it has its turn next.
+    return this.#writable !== undefined && this.#credit > 0
   }
 
   /** The far side has connected. `credit` is its whole window from the beginning on, and takes the place of the first. */

@@ -1,4 +1,4 @@
-import type { Endpoint } from '../core/endpoint.ts'
+import type { Endpoint, Mapping } from '../core/endpoint.ts'
 import { ProxyError } from '../core/errors.ts'
 import { formatHostPort, parseHostPort } from './address.ts'
 import { nearest } from './nearest.ts'
@@ -7,8 +7,15 @@ import { shown } from './text.ts'
 /** Which half of a mapping an endpoint is: what an empty host and port 0 mean depends on it. */
 export type Role = 'listen' | 'forward'
 
-/** A domain's name, or the domain itself, which then also says whether it can be listened on and forwarded to. */
-export type KnownDomain = string | { readonly name: string; readonly listen?: unknown; readonly dial?: unknown }
+/** A domain's name, or the domain itself, which then also says what it can be used for. */
+export type KnownDomain =
+  | string
+  | {
+      readonly name: string
+      readonly carries?: 'stream' | 'datagrams' | undefined
+      readonly listen?: unknown
+      readonly dial?: unknown
+    }
 
 export interface EndpointContext {
   readonly domains: readonly KnownDomain[]
@@ -19,7 +26,7 @@ export interface EndpointContext {
 const UNIX_PATH_BYTES = 107
 
 /**
- * `tcp://host:port`, `tcp://host:port/udp` or `unix:///path`. The result is normalised: an empty host to forward to is
+ * `tcp://host:port`, `udp://host:port` (or `tcp://host:port/udp`) or `unix:///path`. The result is normalised: an empty host to forward to is
  * 127.0.0.1, an empty one to listen on stays (`:80`, all interfaces).
  *
  * @throws ProxyError PROXY_ERR_SPEC
@@ -48,6 +55,31 @@ export function checkDomainEndpoint(at: Endpoint, context: EndpointContext): End
   const { Domain, Addr } = withSuffix({ Domain: at.Domain.toLowerCase(), Addr: at.Addr })
   checkDomain(Domain, context)
   return { Domain, Addr: Domain === 'unix' ? unixPath(Addr) : hostPort(Addr, Domain, context.role) }
+}
+
+/**
+ * Whether two endpoints can be the halves of one mapping: both carry bytes, or both datagrams.
+ *
+ * @throws ProxyError PROXY_ERR_SPEC
+ */
+export function checkPair(mapping: Mapping, domains: readonly KnownDomain[]): void {
+  const { Listen, Forward } = mapping
+  const listen = carriedBy(Listen.Domain, domains)
+  const forward = carriedBy(Forward.Domain, domains)
+  if (listen === undefined || forward === undefined || listen === forward) return
+  const words = { stream: 'a stream of bytes', datagrams: 'datagrams' }
+  throw bad(
+    `${Listen.Domain} cannot be forwarded to ${Forward.Domain}: ` +
+      `${Listen.Domain} carries ${words[listen]}, and ${Forward.Domain} ${words[forward]}`,
+  )
+}
+
+/** Undefined where only the name of the domain is known. */
+function carriedBy(name: string, domains: readonly KnownDomain[]): 'stream' | 'datagrams' | undefined {
+  for (const domain of domains) {
+    if (typeof domain !== 'string' && domain.name === name) return domain.carries ?? 'stream'
+  }
+  return undefined
 }
 
 /** An error about `what`, with the reason that `cause` gives. */

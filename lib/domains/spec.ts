@@ -1,10 +1,17 @@
 import type { Endpoint, Mapping } from '../core/endpoint.ts'
 import { ProxyError } from '../core/errors.ts'
-import { checkDomainEndpoint, endpointFromUrl, type KnownDomain, type Role, specError } from './endpoint-url.ts'
+import {
+  checkDomainEndpoint,
+  checkPair,
+  endpointFromUrl,
+  type KnownDomain,
+  type Role,
+  specError,
+} from './endpoint-url.ts'
 import { isUnquotedJson, readJsonSpec, unquotedJsonAdvice } from './spec-json.ts'
 import { shown } from './text.ts'
 
-export { type EndpointContext, type KnownDomain, parseEndpointUrl, type Role } from './endpoint-url.ts'
+export { checkPair, type EndpointContext, type KnownDomain, parseEndpointUrl, type Role } from './endpoint-url.ts'
 
 /** A mapping as a person asks for it; `Node` pins it to the node of that id. */
 export interface Spec extends Mapping {
@@ -27,7 +34,9 @@ const FORMS = 'write [bind:]port:host:hostport, or tcp://host:port,tcp://host:po
  */
 export function parseSpec(text: string, context: SpecContext): Spec {
   try {
-    return readSpec(text.trim(), context)
+    const spec = readSpec(text.trim(), context)
+    checkPair(spec, context.domains)
+    return spec
   } catch (error) {
     throw specError(`bad SPEC ${shown(text)}`, error)
   }

@@ -29,8 +29,14 @@ export type HubEvent =
   | { readonly type: 'rejected'; readonly remote: string | undefined; readonly reason: ProxyError }
   /** A node could not connect, and tries again in `delay` ms. */
   | { readonly type: 'retrying'; readonly reason: ProxyError; readonly delay: number }
-  /** `at`: here, or the peer that listens. */
-  | { readonly type: 'listener-ready'; readonly spec: Spec; readonly bound: Endpoint; readonly at: Connected | 'here' }
+  /** `at`: here, or the peer that listens. `mapping`: its id in the table, if it is there. */
+  | {
+      readonly type: 'listener-ready'
+      readonly spec: Spec
+      readonly bound: Endpoint
+      readonly at: Connected | 'here'
+      readonly mapping?: string | undefined
+    }
   /** A peer has a listener here now. */
   | { readonly type: 'listening-for'; readonly peer: Connected; readonly bound: Endpoint }
   | {
@@ -38,9 +44,34 @@ export type HubEvent =
       readonly spec: Spec
       readonly reason: ProxyError
       readonly at: Connected | 'here'
+      readonly mapping?: string | undefined
     }
   /** A connection that came in here could not be carried on: no peer is there. */
-  | { readonly type: 'unserved'; readonly spec: Spec; readonly from: string | undefined; readonly reason: ProxyError }
+  | {
+      readonly type: 'unserved'
+      readonly spec: Spec
+      readonly from: string | undefined
+      readonly reason: ProxyError
+      readonly mapping?: string | undefined
+    }
+  /** The table of mappings is another one now. */
+  | {
+      readonly type: 'mapping'
+      readonly change: 'added' | 'removed' | 'enabled' | 'disabled' | 'changed'
+      readonly mapping: string
+      readonly spec: Spec
+    }
+  /** What a check of a mapping's target found is not what the one before found. */
+  | {
+      readonly type: 'health'
+      readonly mapping: string
+      readonly spec: Spec
+      readonly peer: Connected
+      readonly healthy: boolean
+      readonly problem?: string | undefined
+    }
+  /** Several instances of one node are connected: this one, and those that were there before, the oldest first. */
+  | { readonly type: 'duplicate'; readonly peer: Connected; readonly others: readonly Connected[] }
   /** An open, a dial or a listen was refused, `by` this side or the peer. */
   | {
       readonly type: 'refused'

@@ -56,6 +56,8 @@ export interface AddedNode {
   readonly id: string
   /** Only if it was made here. It is not kept. */
   readonly secret?: string | undefined
+  /** The secret was chosen by a person, and somebody who tries would find it. */
+  readonly guessable?: boolean | undefined
 }
 
 /** Sums since the beginning; they survive a restart. */
@@ -101,7 +103,10 @@ export interface InstanceStatus {
   readonly totals: Totals
 }
 
-/** How connections are shared out among the nodes of a mapping. */
+/**
+ * How connections are shared out among the instances of a mapping's nodes. `first`: in the order in which the nodes are
+ * named, or else in which they connected, the first that is there; the others stand by.
+ */
 export type Balance = 'first' | 'round-robin' | 'least-connections'
 
 export interface HealthCheck {
@@ -142,6 +147,7 @@ export interface MappingStatus {
   readonly state: 'ready' | 'no node' | 'unhealthy' | 'disabled' | 'failed'
   /** Why it failed. */
   readonly problem?: string | undefined
+  /** The instances that serve it now. Of a mapping of any node, which nobody checks, none is named. */
   readonly targets: readonly { readonly node: string; readonly healthy: boolean; readonly problem?: string }[]
   readonly created: string
   readonly firstConnected?: string | undefined
@@ -165,6 +171,8 @@ export interface ConnectionStatus {
 export interface ServerStatus {
   readonly version: string
   readonly address: string
+  /** The fingerprint that nodes pin over TLS, where the certificate is one of the server's own. */
+  readonly pin?: string | undefined
   readonly started: string
   readonly nodes: { readonly enrolled: number; readonly connected: number }
   readonly mappings: { readonly count: number; readonly ready: number }

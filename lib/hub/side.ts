@@ -5,29 +5,39 @@ import {
   diagnostics,
   type Keepalive,
   type Limits,
-  type Listener,
   type MainConnection,
   type Policy,
   Proxy,
   type ProxyError,
 } from '../core/index.ts'
 import type { Spec } from '../domains/spec.ts'
+import type { StateFolder } from '../store/state-folder.ts'
 import type { Connected, OnEvent } from './events.ts'
 import { endGhosts } from './ghosts.ts'
-import { listenAtPeer, listenHere } from './mappings.ts'
+import type { MappingHooks } from './mapping.ts'
+import { MappingTable } from './mapping-table.ts'
+import { listenAtPeer } from './mappings.ts'
+import type { MappingRequest } from './operations.ts'
 import { Pool } from './pool.ts'
 
 /** What all peers together may have held here: their windows, and what they have not acknowledged. */
 const BUDGET = 512 * 1024 * 1024
 
-export interface SideOptions {
+export interface SideOptions extends MappingHooks {
   domains: readonly DomainPlugin[]
   policy: Policy
+  /** Another policy for what this peer asks for. Default: `policy`. */
+  policyFor?: ((main: MainConnection) => Policy | undefined) | undefined
   /** I listen, a peer forwards. */
   listeners?: readonly Spec[] | undefined
+  /** The same, from a configuration file that may change. */
+  configured?: readonly MappingRequest[] | undefined
   /** Each peer listens, I forward. */
   peerListeners?: readonly Spec[] | undefined
+  /** New connections go round, unless a mapping says otherwise. */
   balance?: boolean | undefined
+  /** Keeps the mappings that are made at run time. Without one they end with this side. */
+  folder?: StateFolder | undefined
   /** See `MainOptions`. */
   keepalive?: Keepalive | undefined
   resumeTimeout?: number | undefined
@@ -43,17 +53,31 @@ export interface SideOptions {
  */
 export class Side {
   readonly pool: Pool
+  readonly mappings: MappingTable
   readonly onEvent: OnEvent
   readonly #options: SideOptions
-  readonly #listeners: Listener[] = []
   readonly budget: Budget
-  readonly #stop = new AbortController()
+  readonly #stop: AbortController
 
-  constructor(options: SideOptions) {
+  /** @throws ProxyError PROXY_ERR_STATE if the mappings that were kept cannot be read */
+  static async open(options: SideOptions): Promise<Side> {
+    const pool = new Pool(options)
+    const stop = new AbortController()
+    setMaxListeners(0, stop.signal)
+    const { domains, folder, balance, onEvent, onOpened, figures } = options
+    const mappings = await MappingTable.open({
+      ...{ folder, domains, pool, onEvent, onOpened, figures, signal: stop.signal },
+      balance: balance ? 'round-robin' : 'first',
+    })
+    return new Side(options, pool, mappings, stop)
+  }
+
+  private constructor(options: SideOptions, pool: Pool, mappings: MappingTable, stop: AbortController) {
     this.#options = options
+    this.#stop = stop
     this.budget = new Budget(options.heldBytes ?? BUDGET)
-    setMaxListeners(0, this.#stop.signal)
-    this.pool = new Pool(options)
+    this.pool = pool
+    this.mappings = mappings
     this.onEvent = options.onEvent ?? (() => {})
     diagnostics.refused.subscribe(this.#onRefused)
   }
@@ -63,20 +87,21 @@ export class Side {
     return this.#stop.signal
   }
 
+  /** Listens for all mappings. One that cannot is told as an event. */
   async listen(): Promise<void> {
-    for (const spec of this.#options.listeners ?? []) {
-      const listener = await listenHere(spec, this.pool, this.#options.domains, this.onEvent, this.stopping)
-      if (listener) this.#listeners.push(listener)
-    }
+    await this.mappings.setCommandLine(this.#options.listeners ?? [])
+    await this.mappings.setConfigured(this.#options.configured ?? [])
+    await this.mappings.start()
   }
 
   /** Puts a Proxy on a new main connection. `id` is what the peer is called here, `instance` a new UUID for it. */
   add(main: MainConnection, id: string, instance: string): Connected {
     const settled = endGhosts(main, this.pool)
+    const asked = this.#options.policyFor?.(main) ?? this.#options.policy
     const policy: Policy = {
-      dial: (to, address) => this.#options.policy.dial(to, address),
+      dial: (to, address) => asked.dial(to, address),
       listen: async (at) => {
-        await this.#options.policy.listen(at)
+        await asked.listen(at)
         await settled
       },
     }
@@ -119,7 +144,7 @@ export class Side {
     this.#stop.abort()
     // The peers hear of it first: each moment later one of them may send another visitor here.
     const drained = [...this.pool].map((peer) => peer.proxy.drain({ signal }))
-    await Promise.all([...drained, ...this.#listeners.map((listener) => listener.close())])
+    await Promise.all([...drained, this.mappings.close()])
     diagnostics.refused.unsubscribe(this.#onRefused)
   }
 
@@ -130,6 +155,8 @@ export class Side {
       request: string
       by: 'here' | 'peer'
     }
+    // What a check found out is told once, as its result.
+    if (this.mappings.isCheck(error)) return
     // The channel is one for the whole process.
     for (const peer of this.pool) {
       if (peer.proxy === proxy) this.onEvent({ type: 'refused', peer, request, by, reason: error })

@@ -32,7 +32,8 @@ export interface DialTarget {
 const EVERY_PORT: PortRange = { from: 1, to: 65535 }
 
 /**
- * `HOST|CIDR|*.suffix|*`, then `:PORT[-PORT]|:*`, with IPv6 in brackets (`[fd00::/8]:443`); `unix:/path` or `unix:*`.
+ * `HOST|CIDR|*.suffix|*`, then `:PORT[-PORT]|:*`, with IPv6 in brackets (`[fd00::/8]:443`): TCP and UDP alike;
+ * `unix:/path` or `unix:*`.
  *
  * @throws ProxyError PROXY_ERR_PATTERN
  */

@@ -6,11 +6,17 @@ import { type DialTarget, matches, type Pattern, type PortRange } from './patter
 export interface PolicyOptions {
   /** What may be dialled: what one of the patterns matches, anything, or nothing. */
   readonly dial: readonly Pattern[] | 'any' | 'none'
-  /** Where may be listened: on these TCP ports (any address), anywhere, or nowhere. */
+  /** Where may be listened: on these TCP and UDP ports (any address), anywhere, or nowhere. */
   readonly listenPorts: readonly PortRange[] | 'any' | 'none'
 }
 
-/** The rules of `--allow` and `--allow-ports`. What they do not name is denied. */
+/** Domains whose addresses are `host:port`, of which `--allow-ports` speaks. */
+const WITH_PORTS: readonly string[] = ['tcp', 'udp']
+
+/**
+ * The rules of `--allow` and `--allow-ports`. What they do not name is denied. Neither tells TCP from UDP: who may have
+ * `127.0.0.1:53` may have both, as most services that speak both expect.
+ */
 export function createPolicy({ dial, listenPorts }: PolicyOptions): Policy {
   return {
     /** `address` is what the name in `to` was resolved to; it is what the patterns with addresses are about. */
@@ -24,11 +30,11 @@ export function createPolicy({ dial, listenPorts }: PolicyOptions): Policy {
 
     listen(at: Endpoint): void {
       if (listenPorts === 'any') return
-      const port = at.Domain === 'tcp' ? splitAddr(at.Addr)?.port : undefined
+      const port = WITH_PORTS.includes(at.Domain) ? splitAddr(at.Addr)?.port : undefined
       if (port !== undefined && listenPorts !== 'none') {
         if (listenPorts.some(({ from, to }) => from <= port && port <= to)) return
       }
-      const hint = port === undefined ? '--allow-ports is about tcp ports only' : 'see --allow-ports'
+      const hint = port === undefined ? '--allow-ports is about tcp and udp ports only' : 'see --allow-ports'
       throw new ProxyError('PROXY_ERR_LISTEN_DENIED', `listening on ${named(at)} is not allowed here (${hint})`)
     },
   }

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { createServer, type ListenOptions, type Server } from 'node:net'
+import { createServer, type ListenOptions, type Server, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { type Link, ProxyError } from '../core/index.ts'
 import { acceptLinks, type ReadBuffer } from './socket-link.ts'
@@ -14,6 +14,23 @@ export async function listen(
   onLink: (link: Link) => void,
   readBuffer?: ReadBuffer,
 ): Promise<Server> {
+  const server = await startListening(options, name)
+  acceptLinks(server, onLink, readBuffer)
+  return server
+}
+
+/** As `listen`; `onSocket` gets each connection as a socket that has not read anything. See `adoptSocket`. */
+export async function listenSockets(
+  options: ListenOptions,
+  name: string,
+  onSocket: (socket: Socket) => void,
+): Promise<Server> {
+  const server = await startListening(options, name)
+  server.on('connection', onSocket)
+  return server
+}
+
+async function startListening(options: ListenOptions, name: string): Promise<Server> {
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true })
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error) => reject(listenError(error, name)))
@@ -22,7 +39,6 @@ export async function listen(
   // Afterwards an error concerns one connection that could not be accepted, as when descriptors run out.
   server.removeAllListeners('error')
   server.on('error', () => {})
-  acceptLinks(server, onLink, readBuffer)
   return server
 }
 
@@ -42,7 +58,7 @@ const LISTEN_ERRORS: Record<string, string> = {
   EMFILE: 'too many open files (see ulimit -n)',
 }
 
-function listenError(error: NodeJS.ErrnoException & { port?: number }, name: string): ProxyError {
+export function listenError(error: NodeJS.ErrnoException & { port?: number }, name: string): ProxyError {
   const port = error.port ?? 0
   let why = LISTEN_ERRORS[error.code ?? ''] ?? error.message
   // libuv turns the ENOENT of a Unix socket into EACCES.

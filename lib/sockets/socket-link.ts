@@ -1,5 +1,6 @@
 import { type NetConnectOpts, type Server, Socket } from 'node:net'
 import { type Link, type LinkSink, linkFrom } from '../core/index.ts'
+import { formatRemote } from './remote.ts'
 
 /** Bytes that one read may bring. */
 const READ_SIZE = 262_144
@@ -35,6 +36,7 @@ export function connectLink(options: NetConnectOpts, readBuffer?: ReadBuffer): S
 /** A connection of the system, before there is a `Socket`. */
 export interface Handle {
   setNoDelay?(on: boolean): void
+  readStop?(): void
 }
 
 /**
@@ -56,23 +58,52 @@ export function acceptLinks(server: Server, onLink: (link: Link) => void, readBu
   }
 }
 
-function handleLink(handle: Handle, readBuffer: ReadBuffer | undefined): SocketLink {
-  return new SocketLink(readBuffer, (onread) => {
+function handleLink(handle: Handle, readBuffer: ReadBuffer | undefined, known?: Known): SocketLink {
+  const create = (onread: OnRead): Socket => {
     const settings: object = { allowHalfOpen: true, pauseOnCreate: true, handle, onread }
     return new Socket(settings)
-  })
+  }
+  return new SocketLink(readBuffer, create, known)
+}
+
+/** What is known of a connection that somebody has looked at before it became a link. */
+export interface Known {
+  readonly remote: string | undefined
+  readonly transport: string
+  /** What was read to find out; it comes first. */
+  readonly head: Uint8Array
+}
+
+/**
+ * Makes a link of a socket that was listened for by `listenSockets`. Its connection moves to a socket with `onread`, and
+ * is as fast as one that nobody has looked at; the socket itself is closed, and its connection is not.
+ */
+export function adoptSocket(socket: Socket, known: Known): Link {
+  const holder = socket as Socket & { _handle?: Handle | null }
+  const handle = holder._handle
+  const head = [known.head]
+  // Nothing more is read in this turn, so this is all that this socket will ever have.
+  for (let more: Buffer | null = socket.read(); more; more = socket.read()) head.push(more)
+  const whole = { ...known, head: head.length > 1 ? Buffer.concat(head) : known.head }
+  if (typeof handle?.readStop !== 'function') {
+    if (whole.head.length > 0) socket.unshift(whole.head)
+    return linkFrom(socket, known.remote, known.transport)
+  }
+  holder._handle = null
+  socket.destroy()
+  return handleLink(handle, undefined, whole)
 }
 
 function remoteOf(socket: Socket): string | undefined {
   const { remoteAddress, remotePort } = socket
-  if (remoteAddress === undefined) return undefined
-  return remoteAddress.includes(':') ? `[${remoteAddress}]:${remotePort}` : `${remoteAddress}:${remotePort}`
+  return remoteAddress === undefined ? undefined : formatRemote(remoteAddress, remotePort)
 }
 
 /** A TCP or Unix socket as a link: Node.js reads into buffers that we choose, so bulk costs no allocation per read. */
 export class SocketLink implements Link {
   readonly socket: Socket
   readonly copies = true
+  #known: Known | undefined
   #remote: string | undefined
   #sink: LinkSink | undefined
   #waiting = false
@@ -80,7 +111,8 @@ export class SocketLink implements Link {
   #error: Error | undefined
 
   /** With a `readBuffer` all reads land there; without one, where the sink says. */
-  constructor(readBuffer: ReadBuffer | undefined, create: (onread: OnRead) => Socket) {
+  constructor(readBuffer: ReadBuffer | undefined, create: (onread: OnRead) => Socket, known?: Known) {
+    this.#known = known
     this.socket = create({
       // Node.js asks before there is a sink: then for a small one, because what lands there has to be moved.
       buffer: readBuffer?.bytes ?? (() => this.#sink?.buffer?.() ?? Buffer.allocUnsafe(FIRST_READ)),
@@ -96,12 +128,12 @@ export class SocketLink implements Link {
   }
 
   get remote(): string | undefined {
-    this.#remote ??= remoteOf(this.socket)
+    this.#remote ??= this.#known?.remote ?? remoteOf(this.socket)
     return this.#remote
   }
 
   get transport(): string {
-    return this.remote === undefined ? 'unix' : 'tcp'
+    return this.#known?.transport ?? (this.remote === undefined ? 'unix' : 'tcp')
   }
 
   get pending(): number {
@@ -115,7 +147,19 @@ export class SocketLink implements Link {
     socket.on('end', () => sink.ended())
     if (socket.closed) setImmediate(() => sink.closed(this.#error))
     else socket.on('close', () => sink.closed(this.#error))
-    this.resume()
+    if (this.#known) this.#startWith(this.#known, sink)
+    else this.resume()
+  }
+
+  /** Until the sink has had the head nothing is read, whatever it asks for meanwhile. */
+  #startWith({ head, ...known }: Known, sink: LinkSink): void {
+    this.#known = { ...known, head: NOTHING }
+    this.#paused = false
+    setImmediate(() => {
+      if (this.socket.destroyed) return
+      this.#paused = head.length > 0 && !sink.received(head)
+      if (!this.#paused) this.socket.resume()
+    })
   }
 
   write(chunks: readonly Uint8Array[]): void {
@@ -152,7 +196,7 @@ export class SocketLink implements Link {
 
   destroy(error?: Error): void {
     // A reset is for TCP only, and libuv knows none after a FIN.
-    if (error && this.remote !== undefined && !this.socket.writableEnded) this.socket.resetAndDestroy()
+    if (error && this.transport === 'tcp' && !this.socket.writableEnded) this.socket.resetAndDestroy()
     else this.socket.destroy()
   }
 }

@@ -95,7 +95,7 @@ test('any sequence of writes, half-closes, resets and pauses delivers each byte 
           if (!resets(opener)) assert.ok(atOpener.ended || atOpener.error, 'neither an end nor a reset')
           if (!resets(answerer)) assert.ok(atAnswerer.ended || atAnswerer.error, 'neither an end nor a reset')
         })
-        await soon(Promise.all(plays), 'the end of all sub-connections', 3000)
+        await soon(Promise.all(plays), 'the end of all sub-connections', 8000)
         for (const { opened: sub } of neighbours) sub.destroy()
         await nothingLeft(a, b)
         assert.equal(a.main.reason ?? b.main.reason, undefined)

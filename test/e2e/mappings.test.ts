@@ -112,7 +112,7 @@ describe('mappings', { concurrency: 3 }, () => {
     await logged(node, 'connected')
     assert.equal(await visit(stage, await boundAt(server)), 'hello')
 
-    const { at } = await startServer(stage)
+    const { at } = await startServer(stage, [], { state: 'another' })
     for (const args of [[`${at.host}:${at.port}`], ['--server', `tcp://localhost:${at.port}`]]) {
       const other: Child = await start(stage, ['node', ...args, '--state', stage.path('node')], { env })
       await logged(other, 'connected')

@@ -67,7 +67,7 @@ describe('policy', { concurrency: 3 }, () => {
     assert.equal(denied.request, `tcp://127.0.0.1:${other}`)
     const unix = await logLine(node, 'the Unix socket', (log) => log.listen === `unix://${stage.path('x.sock')}`)
     assert.equal(unix.code, 'PROXY_ERR_LISTEN_DENIED')
-    assert.match(unix.msg, /--allow-ports is about tcp ports only/)
+    assert.match(unix.msg, /--allow-ports is about tcp and udp ports only/)
     assert.equal(await visit(stage, await boundAt(node)), 'hello')
   })
 

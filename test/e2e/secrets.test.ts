@@ -34,8 +34,11 @@ describe('secrets', { concurrency: 3 }, () => {
     const [program, ...words] = String(command).split(' ')
     assert.equal(program, 'symport')
     assert.deepEqual(words.slice(0, 5), ['node', '--host', '127.0.0.1', '--port', String(at.port)])
-    assert.match(String(words[6]), new RegExp(`^${TOKEN.source}$`))
-    assert.deepEqual(modes(stage.path('server')), { secret: '600', 'server-key.pem': '600' })
+    const [, pin, , secret] = words.slice(5)
+    assert.match(String(pin), /^sha256:[0-9a-f]{64}$/)
+    assert.match(String(secret), new RegExp(`^${TOKEN.source}$`))
+    const own = { secret: '600', 'server-key.pem': '600', 'ca.pem': '600', 'ca-key.pem': '600', 'admin.sock': '600' }
+    assert.deepEqual(modes(stage.path('server')), own)
     assert.equal((statSync(stage.path('server')).mode & 0o777).toString(8), '700')
 
     const node = await start(stage, [...words, '--state', stage.path('node')])
@@ -46,7 +49,7 @@ describe('secrets', { concurrency: 3 }, () => {
     const uuid = await run(stage, ['uuid', ...host, '--state', stage.path('server')])
     assert.deepEqual(uuid, {
       status: 0,
-      stdout: `symport node ${host.join(' ')} --uuid ${words[6]}\n`,
+      stdout: `symport node ${host.join(' ')} --pin ${pin} --uuid ${secret}\n`,
       stderr: '',
     })
 
@@ -67,7 +70,8 @@ describe('secrets', { concurrency: 3 }, () => {
     const stage = new Stage(t)
     await run(stage, ['keygen', '--state', stage.path('server')])
     const { stdout } = await run(stage, ['uuid', '--state', stage.path('server')])
-    const [, host, port] = /^symport node --host (\S+) --port (\d+) --uuid symport_\S+\n$/.exec(stdout) ?? []
+    const [, host, port] =
+      /^symport node --host (\S+) --port (\d+) --pin sha256:\S+ --uuid symport_\S+\n$/.exec(stdout) ?? []
     const own = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address))
     assert.ok(own.includes(String(host)), `${host} is an address of this machine`)
     assert.equal(port, '925')
@@ -181,7 +185,7 @@ describe('secrets', { concurrency: 3 }, () => {
       warned.map(({ level }) => level),
       ['warn'],
     )
-    assert.deepEqual(modes(stage.path('server')), { secret: '600', 'server-key.pem': '600' })
+    assert.deepEqual(modes(stage.path('server')), { secret: '600', 'server-key.pem': '600', 'admin.sock': '600' })
     assert.equal(readFileSync(stage.path('server', 'secret'), 'utf8'), before)
   })
 

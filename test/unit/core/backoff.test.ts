@@ -30,6 +30,16 @@ test('a delay is anything from nothing to the longest', (t) => {
   assert.ok(Math.min(...drawn) < 300 && Math.max(...drawn) > 1200, 'all of the range is used')
 })
 
+test('whoever was replaced, or has the name of somebody else, waits as long as after a refusal; a duplicate does not', (t) => {
+  dice(t, 0.5)
+  const backoff = new Backoff()
+  const delay = (code: `PROXY_ERR_${string}`): number => backoff.next(new ProxyError(code, 'why'))
+  assert.deepEqual(
+    [delay('PROXY_ERR_REPLACED'), delay('PROXY_ERR_ID_TAKEN'), delay('PROXY_ERR_DUPLICATE')],
+    [60_000, 60_000, 50],
+  )
+})
+
 test('after a refusal it is 60 s, however often, and that counts for nothing', (t) => {
   dice(t, 0.5)
   const backoff = new Backoff()

@@ -206,6 +206,21 @@ test('canWrite calls back once there is credit and room', () => {
   assert.equal(called, 2)
 })
 
+test('who waits behind a chunk is called when that has gone', () => {
+  const { sub } = hosted({ credit: 0 })
+  sub.write('abc')
+  let called = 0
+  assert.equal(
+    sub.canWrite(() => called++),
+    false,
+  )
+  sub.onCredit(10)
+  assert.equal(sub.onWritable(100), true, 'it has another turn')
+  assert.equal(called, 0)
+  assert.equal(sub.onWritable(100), false)
+  assert.equal(called, 1)
+})
+
 test('no credit is sent after the other side has finished, or this side has reset', async () => {
   for (const end of ['fin', 'reset'] as const) {
     const { sub, host } = hosted({ window: 10_000 })

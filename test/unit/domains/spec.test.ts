@@ -177,3 +177,37 @@ test('any text is a SPEC or rejected with the code, on one line', () => {
     { numRuns: 1000 },
   )
 })
+
+test('a domain of datagrams is forwarded to one of datagrams, in each of the three forms', () => {
+  const stream = { listen: () => undefined, dial: () => undefined }
+  const domains = [
+    { name: 'tcp', ...stream },
+    { name: 'unix', ...stream },
+    { name: 'udp', ...stream, carries: 'datagrams' as const },
+  ]
+  const take = (text: string) => parseSpec(text, { domains })
+  const udp = (Addr: string) => ({ Domain: 'udp', Addr })
+  const both = { Listen: udp('127.0.0.1:53'), Forward: udp('192.0.2.1:53') }
+  assert.deepEqual(take('53:192.0.2.1:53/udp'), both)
+  assert.deepEqual(take('udp://127.0.0.1:53,udp://192.0.2.1:53'), both)
+  assert.deepEqual(take('tcp://127.0.0.1:53/udp,tcp://192.0.2.1:53/udp'), both)
+  assert.deepEqual(take(JSON.stringify(both)), both)
+  assert.deepEqual(take('tcp://:53/udp,udp://:53'), { Listen: udp(':53'), Forward: udp('127.0.0.1:53') })
+  take('unix:///run/x,tcp://a:1')
+  for (const [text, one, other] of [
+    ['udp://:53,tcp://a:53', 'udp', 'tcp'],
+    ['tcp://:53,udp://a:53', 'tcp', 'udp'],
+    ['tcp://:53,tcp://a:53/udp', 'tcp', 'udp'],
+    ['/run/x.sock:a:53/udp', 'unix', 'udp'],
+    ['53:/run/x.sock', 'tcp', undefined],
+    [JSON.stringify({ Listen: udp(':53'), Forward: unix('/run/x') }), 'udp', 'unix'],
+    [JSON.stringify({ Listen: tcp(':53'), Forward: tcp('a:53/udp') }), 'tcp', 'udp'],
+  ] as const) {
+    if (other === undefined) {
+      take(text)
+      continue
+    }
+    const message = new RegExp(`^bad SPEC "[^\\n]*": ${one} cannot be forwarded to ${other}: ${one} carries [^\\n]+$`)
+    assert.throws(() => take(text), { code: 'PROXY_ERR_SPEC', message }, text)
+  }
+})

@@ -29,6 +29,16 @@ test('a name is judged by the address that it was resolved to', () => {
   assert.throws(() => dial(tcp('10.0.0.1:80'), '192.0.2.1'), { code: 'PROXY_ERR_DIAL_DENIED' })
 })
 
+test('a pattern is about tcp and udp alike', () => {
+  const { dial } = dialling('127.0.0.1:53')
+  dial({ Domain: 'udp', Addr: '127.0.0.1:53' }, '127.0.0.1')
+  dial(tcp('127.0.0.1:53'), '127.0.0.1')
+  assert.throws(() => dial({ Domain: 'udp', Addr: '127.0.0.1:54' }, '127.0.0.1'), {
+    code: 'PROXY_ERR_DIAL_DENIED',
+    message: 'udp://127.0.0.1:54 is not allowed here (see --allow)',
+  })
+})
+
 test('an empty host is loopback', () => {
   dialling('127.0.0.1:80').dial(tcp(':80'))
   assert.throws(() => dialling('10.0.0.0/8:*').dial(tcp(':80')), { code: 'PROXY_ERR_DIAL_DENIED' })
@@ -61,7 +71,7 @@ test('any allows everything and none nothing', () => {
   assert.throws(() => none.listen(tcp('127.0.0.1:9000')), { code: 'PROXY_ERR_LISTEN_DENIED' })
 })
 
-test('with port ranges only tcp listens, on a port within', () => {
+test('with port ranges tcp and udp listen, on a port within', () => {
   const { listen } = listening('9000-9999,22')
   for (const addr of ['0.0.0.0:9000', '[::]:9999', ':22', 'localhost:9500']) listen(tcp(addr))
   for (const addr of ['0.0.0.0:8999', ':0', ':10000', ':23', 'x', ':9000x', '']) {
@@ -72,9 +82,12 @@ test('with port ranges only tcp listens, on a port within', () => {
   })
   assert.throws(() => listen(unix('/run/x')), {
     code: 'PROXY_ERR_LISTEN_DENIED',
-    message: 'listening on unix:/run/x is not allowed here (--allow-ports is about tcp ports only)',
+    message: 'listening on unix:/run/x is not allowed here (--allow-ports is about tcp and udp ports only)',
   })
-  assert.throws(() => listen({ Domain: 'udp', Addr: ':9000' }), { code: 'PROXY_ERR_LISTEN_DENIED' })
+  listen({ Domain: 'udp', Addr: ':9000' })
+  assert.throws(() => listen({ Domain: 'udp', Addr: ':8999' }), {
+    message: 'listening on udp://:8999 is not allowed here (see --allow-ports)',
+  })
 })
 
 test('what the peer wrote cannot break the line', () => {

@@ -1,0 +1,187 @@
+import type { Balance, MappingRequest, MappingStatus } from '../../lib/hub/operations.ts'
+import { ProxyError, parseSpec } from '../../lib/index.ts'
+import { command, noPositionals, type Runnable } from '../common/command.ts'
+import { toDuration } from '../common/flags.ts'
+import {
+  atServerOrFiles,
+  dispatch,
+  OPERATOR_FLAGS,
+  print,
+  printJson,
+  printTable,
+  takeId,
+  wantsJson,
+  withDefault,
+} from '../common/operator.ts'
+import { mappingColumns, problemLines, short } from '../common/operator-tables.ts'
+import { createDomains } from '../common/options.ts'
+
+const BALANCES: readonly Balance[] = ['first', 'round-robin', 'least-connections']
+const DEFAULT_HEALTH = '10s'
+const ADD_USAGE = 'symport mappings add LISTEN TARGET'
+
+const ADD_FLAGS = [
+  {
+    name: 'node',
+    kind: 'list',
+    value: 'ID',
+    help: 'The node that serves it; several share it. Default: any.',
+  },
+  { name: 'note', kind: 'string', value: 'TEXT', help: 'What it is for.' },
+  {
+    name: 'balance',
+    kind: 'string',
+    value: 'HOW',
+    help: 'How several nodes share it: first, round-robin or least-connections.',
+  },
+  {
+    name: 'wait',
+    kind: 'string',
+    value: 'TIME',
+    help: 'How long a connection waits for a node that is away. Default: 5s.',
+  },
+  {
+    name: 'health',
+    kind: 'string',
+    value: '[TIME]',
+    help: `Look whether the target answers, this often. Alone: ${DEFAULT_HEALTH}.`,
+  },
+  ...OPERATOR_FLAGS,
+] as const
+
+const list: Runnable = command({
+  usage: 'symport mappings list [flags]',
+  summary: 'Shows all mappings, those of the command line and the configuration too.',
+  flags: OPERATOR_FLAGS,
+  examples: ['symport mappings list', 'symport mappings list --json'],
+  async run(values, positionals) {
+    noPositionals(positionals)
+    const mappings = await atServerOrFiles(values, (client) => client.mappings())
+    if (wantsJson(values)) {
+      printJson(mappings)
+      return 0
+    }
+    printTable(mappings, mappingColumns({ now: Date.now() }), 'no mappings: "symport mappings add" adds one')
+    for (const line of problemLines(mappings)) print(line)
+    return 0
+  },
+})
+
+const add: Runnable = command({
+  usage: `${ADD_USAGE} [flags], or SPEC for both`,
+  summary: 'Adds a mapping: the server listens, a node forwards. It is there again after a restart.',
+  flags: ADD_FLAGS,
+  examples: [
+    'symport mappings add :8078 127.0.0.1:8077 --node office --note "a web page"',
+    'symport mappings add 8078:127.0.0.1:8077 --node office',
+    'symport mappings add :53/udp 127.0.0.1:53/udp --node one --node two --balance round-robin --health',
+  ],
+  async run(values, positionals) {
+    const balance = toBalance(values.balance)
+    const wait = values.wait === undefined ? undefined : toDuration(values.wait, 'wait')
+    const interval = values.health === undefined ? undefined : toDuration(values.health, 'health')
+    const { nodes, ...halves } = readHalves(positionals, values.node)
+    const request: MappingRequest = {
+      ...halves,
+      ...(nodes.length === 0 ? {} : { nodes }),
+      ...(balance === undefined ? {} : { balance }),
+      ...(values.note === undefined ? {} : { note: values.note }),
+      ...(wait === undefined ? {} : { wait }),
+      ...(interval === undefined ? {} : { health: { interval } }),
+    }
+    const mapping = await atServerOrFiles(values, (client) => client.addMapping(request))
+    if (wantsJson(values)) printJson(mapping)
+    else print(describe(mapping))
+    return 0
+  },
+})
+
+const remove: Runnable = command({
+  usage: 'symport mappings remove ID [flags]',
+  summary: 'Removes a mapping, and ends its connections.',
+  flags: OPERATOR_FLAGS,
+  examples: ['symport mappings remove 3'],
+  async run(values, positionals) {
+    const id = takeId(positionals, 'mapping', 'symport mappings remove ID')
+    await atServerOrFiles(values, (client) => client.removeMapping(id))
+    if (!wantsJson(values)) print(`mapping ${id} is removed`)
+    return 0
+  },
+})
+
+function setEnabled(enabled: boolean): Runnable {
+  const verb = enabled ? 'enable' : 'disable'
+  return command({
+    usage: `symport mappings ${verb} ID [flags]`,
+    summary: enabled ? 'Listens again for a mapping.' : 'Stops listening for a mapping, and keeps it.',
+    flags: OPERATOR_FLAGS,
+    examples: [`symport mappings ${verb} 3`],
+    async run(values, positionals) {
+      const id = takeId(positionals, 'mapping', `symport mappings ${verb} ID`)
+      const mapping = await atServerOrFiles(values, (client) => client.setMappingEnabled(id, enabled))
+      if (wantsJson(values)) printJson(mapping)
+      else print(enabled ? describe(mapping) : `mapping ${id} is disabled`)
+      return 0
+    },
+  })
+}
+
+const mappings: Runnable = dispatch(
+  'mappings',
+  {
+    summary: 'What a server listens on, and which node forwards it where.',
+    examples: ['symport mappings add :8078 127.0.0.1:8077 --node office', 'symport mappings list'],
+  },
+  {
+    list: { usage: 'list', summary: 'show all mappings', flags: OPERATOR_FLAGS, run: list },
+    add: {
+      usage: 'add LISTEN TARGET',
+      summary: 'add one, also as a SPEC',
+      flags: ADD_FLAGS,
+      run: withDefault(add, 'health', DEFAULT_HEALTH),
+    },
+    remove: { usage: 'remove ID', summary: 'remove one', flags: OPERATOR_FLAGS, run: remove },
+    enable: { usage: 'enable ID', summary: 'listen again', flags: OPERATOR_FLAGS, run: setEnabled(true) },
+    disable: {
+      usage: 'disable ID',
+      summary: 'stop listening, and keep it',
+      flags: OPERATOR_FLAGS,
+      run: setEnabled(false),
+    },
+  },
+)
+
+export default mappings
+
+/** Two words, each read by the server, or one SPEC. */
+function readHalves(
+  positionals: readonly string[],
+  ids: readonly string[],
+): Pick<MappingRequest, 'listen' | 'forward'> & { nodes: readonly string[] } {
+  const [listen, forward, more] = positionals
+  if (listen === undefined) throw new ProxyError('PROXY_ERR_USAGE', `what maps to what? write: ${ADD_USAGE} --node ID`)
+  if (more !== undefined) {
+    throw new ProxyError(
+      'PROXY_ERR_USAGE',
+      `a mapping is LISTEN and TARGET: there is nothing to do with "${more.slice(0, 40)}"`,
+    )
+  }
+  if (forward !== undefined) return { listen, forward, nodes: ids }
+  const { Listen, Forward, Node } = parseSpec(listen, { domains: createDomains() })
+  if (Node !== undefined && ids.length > 0) {
+    throw new ProxyError('PROXY_ERR_USAGE', 'the SPEC names a Node, and --node is given: keep one')
+  }
+  return { listen: Listen, forward: Forward, nodes: Node === undefined ? ids : [Node] }
+}
+
+function toBalance(text: string | undefined): Balance | undefined {
+  const known = BALANCES.find((name) => name === text)
+  if (text === undefined || known !== undefined) return known
+  throw new ProxyError('PROXY_ERR_USAGE', `--balance: write ${BALANCES.join(', ')}`)
+}
+
+function describe({ id, listen, bound, forward, state, problem }: MappingStatus): string {
+  const about =
+    problem ?? (state === 'ready' ? 'ready' : state === 'no node' ? 'no node that serves it is connected' : state)
+  return `mapping ${id}: ${short(bound ?? listen)} to ${short(forward)}: ${about}`
+}

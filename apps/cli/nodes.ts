@@ -1,0 +1,261 @@
+import type { AddedNode, Grants, NodeRequest } from '../../lib/hub/operations.ts'
+import { ProxyError, parsePattern, parsePortRanges } from '../../lib/index.ts'
+import type { AdminClient, BatchResult } from '../common/admin-client.ts'
+import { command, noPositionals, type Runnable } from '../common/command.ts'
+import { notEmpty } from '../common/flags.ts'
+import { nodeCommand } from '../common/identity.ts'
+import { parseExpiry, readNodeList } from '../common/node-list.ts'
+import {
+  atServerOrFiles,
+  dispatch,
+  OPERATOR_FLAGS,
+  type OperatorValues,
+  openServer,
+  print,
+  printJson,
+  printTable,
+  takeId,
+  wantsJson,
+} from '../common/operator.ts'
+import { nodeColumns } from '../common/operator-tables.ts'
+import { readInput } from '../common/read-input.ts'
+import { checkSecret } from '../common/secret.ts'
+
+const SECRET_FILE = {
+  name: 'secret-file',
+  kind: 'string',
+  value: 'FILE',
+  help: 'The secret is in this file; - is standard input.',
+} as const
+
+const ADD_FLAGS = [
+  {
+    name: 'expires',
+    kind: 'string',
+    value: 'WHEN',
+    help: 'When it can no longer connect: 30d, 12h, 2026-12-31 (the end of that day in UTC).',
+  },
+  { name: 'listen', kind: 'string', value: 'RANGE', help: 'Ports it may have listened on here: 9000-9999,22.' },
+  { name: 'dial', kind: 'list', value: 'PATTERN', help: 'What it may have dialled from here, as in --allow.' },
+  { name: 'channel', kind: 'list', value: 'NAME', help: 'A channel that it may register.' },
+  {
+    name: 'from',
+    kind: 'string',
+    value: 'FILE',
+    help: 'Add many: lines with ID or ID,SECRET, or a JSON array; - is standard input.',
+  },
+  SECRET_FILE,
+  ...OPERATOR_FLAGS,
+] as const
+
+const GUESSABLE = 'this secret can be guessed by whoever watches a connection: leave it out to get a strong one'
+const LIST_USAGE = 'symport nodes list'
+const ADD_USAGE = 'symport nodes add ID [SECRET]'
+const ROTATE_USAGE = 'symport nodes rotate ID [SECRET]'
+
+const list: Runnable = command({
+  usage: `${LIST_USAGE} [flags]`,
+  summary: 'Shows the nodes, connected or not.',
+  flags: OPERATOR_FLAGS,
+  examples: ['symport nodes list', 'symport nodes list --json'],
+  async run(values, positionals) {
+    noPositionals(positionals)
+    const nodes = await atServerOrFiles(values, (client) => client.nodes())
+    if (wantsJson(values)) printJson(nodes)
+    else printTable(nodes, nodeColumns({ now: Date.now() }), 'no nodes: "symport nodes add ID" adds one')
+    return 0
+  },
+})
+
+const add: Runnable = command({
+  usage: `${ADD_USAGE} [flags]`,
+  summary: 'Adds a node with a secret of its own. Without SECRET a strong one is made, and shown this once.',
+  flags: ADD_FLAGS,
+  examples: [
+    'symport nodes add office',
+    'symport nodes add office --expires 30d --listen 9000-9999 --dial 127.0.0.1:5432',
+    '# many at once; their secrets are printed as JSON',
+    'symport nodes add --from ids.txt --json > secrets.json',
+  ],
+  async run(values, positionals) {
+    const grants = readGrants(values)
+    const expires = values.expires === undefined ? undefined : parseExpiry(values.expires, Date.now())
+    const common = { ...(expires === undefined ? {} : { expires }), ...(grants ? { grants } : {}) }
+    if (values.from === undefined) {
+      const id = nodeId(positionals[0], ADD_USAGE)
+      const secret = await readSecret(values['secret-file'], positionals)
+      await atServerOrFiles(values, async (client) => {
+        const added = await client.addNode({ id, ...(secret === undefined ? {} : { secret }), ...common })
+        await tellSecret(client, values, added, `node ${id} is added`)
+      })
+      return 0
+    }
+    noPositionals(positionals)
+    if (values['secret-file'] !== undefined) {
+      throw new ProxyError('PROXY_ERR_USAGE', '--secret-file is for one node: with --from write ID,SECRET')
+    }
+    const from = values.from
+    const requests = readNodeList(await readInput(from, '--from')).map(
+      (request): NodeRequest => ({ ...common, ...request }),
+    )
+    const results = await atServerOrFiles(values, (client) => client.addNodes(requests))
+    return reportMany(results, wantsJson(values))
+  },
+})
+
+const remove: Runnable = command({
+  usage: 'symport nodes remove ID [flags]',
+  summary: 'Removes a node, and ends its main connections at once.',
+  flags: OPERATOR_FLAGS,
+  examples: ['symport nodes remove office'],
+  async run(values, positionals) {
+    const id = takeId(positionals, 'node', 'symport nodes remove ID')
+    await atServerOrFiles(values, (client) => client.removeNode(id))
+    if (!wantsJson(values)) print(`node ${id} is removed`)
+    return 0
+  },
+})
+
+const kick: Runnable = command({
+  usage: 'symport nodes kick ID [flags]',
+  summary: 'Ends the main connections of a node, which may connect again.',
+  flags: OPERATOR_FLAGS,
+  examples: ['symport nodes kick office'],
+  async run(values, positionals) {
+    const id = takeId(positionals, 'node', 'symport nodes kick ID')
+    const kicked = await (await openServer(values)).kickNode(id)
+    if (wantsJson(values)) printJson({ kicked })
+    else print(`node ${id}: ${kicked} main connection${kicked === 1 ? '' : 's'} ended`)
+    return 0
+  },
+})
+
+const rotate: Runnable = command({
+  usage: `${ROTATE_USAGE} [flags]`,
+  summary: 'Gives a node a new secret, and ends its main connections at once.',
+  flags: [SECRET_FILE, ...OPERATOR_FLAGS],
+  examples: ['symport nodes rotate office', 'symport nodes rotate office --secret-file -'],
+  async run(values, positionals) {
+    const id = nodeId(positionals[0], ROTATE_USAGE)
+    const secret = await readSecret(values['secret-file'], positionals)
+    await atServerOrFiles(values, async (client) => {
+      await tellSecret(client, values, await client.rotateNode(id, secret), `node ${id} has a new secret`)
+    })
+    return 0
+  },
+})
+
+function setEnabled(enabled: boolean): Runnable {
+  const verb = enabled ? 'enable' : 'disable'
+  return command({
+    usage: `symport nodes ${verb} ID [flags]`,
+    summary: enabled ? 'Lets a node connect again.' : 'Ends the main connections of a node, and lets it not connect.',
+    flags: OPERATOR_FLAGS,
+    examples: [`symport nodes ${verb} office`],
+    async run(values, positionals) {
+      const id = takeId(positionals, 'node', `symport nodes ${verb} ID`)
+      const node = await atServerOrFiles(values, (client) => client.setNodeEnabled(id, enabled))
+      if (wantsJson(values)) printJson(node)
+      else print(`node ${id} is ${verb}d`)
+      return 0
+    },
+  })
+}
+
+const nodes: Runnable = dispatch(
+  'nodes',
+  {
+    summary: 'The nodes of a server: who may connect, and who does.',
+    examples: ['symport nodes add office', 'symport nodes list'],
+  },
+  {
+    list: { usage: 'list', summary: 'show the nodes, connected or not', flags: OPERATOR_FLAGS, run: list },
+    add: { usage: 'add ID [SECRET]', summary: 'add a node, or many with --from', flags: ADD_FLAGS, run: add },
+    remove: { usage: 'remove ID', summary: 'remove a node', flags: OPERATOR_FLAGS, run: remove },
+    enable: { usage: 'enable ID', summary: 'let it connect again', flags: OPERATOR_FLAGS, run: setEnabled(true) },
+    disable: { usage: 'disable ID', summary: 'let it not connect', flags: OPERATOR_FLAGS, run: setEnabled(false) },
+    rotate: {
+      usage: 'rotate ID [SECRET]',
+      summary: 'give it a new secret',
+      flags: [SECRET_FILE, ...OPERATOR_FLAGS],
+      run: rotate,
+    },
+    kick: { usage: 'kick ID', summary: 'end its main connections', flags: OPERATOR_FLAGS, run: kick },
+  },
+)
+
+export default nodes
+
+function nodeId(id: string | undefined, usage: string): string {
+  return takeId(id === undefined ? [] : [id], 'node', usage)
+}
+
+/** The second word, or what the file holds. */
+async function readSecret(file: string | undefined, positionals: readonly string[]): Promise<string | undefined> {
+  const [, secret, more] = positionals
+  if (more !== undefined) {
+    throw new ProxyError('PROXY_ERR_USAGE', 'there are words behind the secret: quote it, or leave them out')
+  }
+  if (file === undefined) return secret === undefined ? undefined : checkSecret(secret, 'SECRET')
+  if (secret !== undefined) throw new ProxyError('PROXY_ERR_USAGE', 'SECRET and --secret-file are both given: keep one')
+  const path = notEmpty(file, 'secret-file') ?? ''
+  return checkSecret((await readInput(path, '--secret-file')).replace(/[\r\n]+$/, ''), '--secret-file')
+}
+
+function readGrants(values: {
+  listen: string | undefined
+  dial: readonly string[]
+  channel: readonly string[]
+}): Grants | undefined {
+  const { listen, dial, channel } = values
+  if (listen !== undefined) parsePortRanges(listen)
+  for (const pattern of dial) parsePattern(pattern)
+  if (listen === undefined && dial.length === 0 && channel.length === 0) return undefined
+  return {
+    ...(listen === undefined ? {} : { listen }),
+    ...(dial.length === 0 ? {} : { dial }),
+    ...(channel.length === 0 ? {} : { channels: channel }),
+  }
+}
+
+/** A secret that was made is shown this once, in a line for the other machine. */
+async function tellSecret(client: AdminClient, values: OperatorValues, added: AddedNode, done: string): Promise<void> {
+  if (added.guessable) process.stderr.write(`symport: warning: ${GUESSABLE}\n`)
+  if (wantsJson(values)) return printJson(added)
+  if (added.secret === undefined) return print(done)
+  const line = `${await commandFor(client, values, added.secret)} --id ${quoted(added.id)}`
+  print(`${done}. Its secret is shown only here:\n\n    ${added.secret}\n\n  On the other machine:\n\n    ${line}\n`)
+}
+
+async function commandFor(client: AdminClient, values: OperatorValues, secret: string): Promise<string> {
+  const { address = '', pin } = (await client.status().catch(() => undefined)) ?? {}
+  const [, bracketed, plain, port] = /^(?:[a-z]+:\/\/)?(?:\[(.*)\]|([^:/]*)):(\d+)$/.exec(address) ?? []
+  if (port === undefined) return `symport node --host SERVER --uuid ${secret}`
+  const bound = bracketed ?? plain ?? ''
+  const isAnywhere = ['', '0.0.0.0', '::'].includes(bound)
+  // All addresses of another machine: the one that it is asked at will do.
+  const host =
+    values.admin === undefined || !isAnywhere ? bound : /^(?:[a-z]+:\/\/)?(\[[^\]]+\]|[^:/]+)/i.exec(values.admin)?.[1]
+  return nodeCommand(host ?? 'SERVER', Number(port), secret, pin)
+}
+
+function quoted(id: string): string {
+  return /^[\w.@:+-]+$/.test(id) ? id : `'${id.replaceAll("'", `'\\''`)}'`
+}
+
+function reportMany(results: readonly BatchResult[], json: boolean): number {
+  const failed = results.filter(({ error }) => error !== undefined)
+  if (json) printJson(results)
+  else {
+    const columns = [
+      { title: 'NODE', value: ({ id }: BatchResult) => id },
+      { title: 'SECRET', value: ({ secret, error }: BatchResult) => secret ?? (error ? '' : '(as given)') },
+      { title: 'PROBLEM', value: ({ error }: BatchResult) => error?.message ?? '', shrinkTo: 20 },
+    ]
+    printTable(results, columns, 'no nodes were given')
+  }
+  const [first] = failed
+  if (!first) return 0
+  const why = `${failed.length} of ${results.length} nodes were not added; the first is ${first.id}: ${first.error?.message}`
+  throw new ProxyError('PROXY_ERR_ADMIN', why)
+}

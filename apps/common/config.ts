@@ -1,0 +1,204 @@
+import { dirname, resolve } from 'node:path'
+import type { DomainPlugin, Limits, ProxyError, ServerOptions } from '../../lib/index.ts'
+import { configError, parseConfigText, readConfigText } from './config-file.ts'
+import { type ConfigMapping, readMapping, specsOf } from './config-mapping.ts'
+import type { FileTable, Problem, Role } from './config-schema.ts'
+import { notEmpty, type StringFlag } from './flags.ts'
+import { createDomains } from './options.ts'
+
+export type { ConfigMapping } from './config-mapping.ts'
+export type { Problem, Role } from './config-schema.ts'
+
+/** What a flag has: text, a list, or yes and no. */
+export type FlagValue = string | readonly string[] | boolean | undefined
+
+interface CommonConfig {
+  /** The file, as it was named. */
+  readonly path: string
+  /** What flags say, by their names, paths made absolute. Mappings are apart. */
+  readonly values: Readonly<Record<string, string | readonly string[] | boolean>>
+  /** Where connections come in on this side. */
+  readonly listeners: readonly ConfigMapping[]
+  readonly peerListeners: readonly ConfigMapping[]
+  /** Where each of the listeners stands in the file: `mapping[0]`. */
+  readonly listenerKeys: readonly string[]
+  /** What flags do not say. */
+  readonly options: ConfigOptions
+  /** What is not wrong, and should be known. */
+  readonly warnings: readonly string[]
+}
+
+export type ConfigOptions = Pick<
+  ServerOptions,
+  'heldBytes' | 'maxHandshakes' | 'handshakesPerAddress' | 'maxSessions'
+> & {
+  readonly limits?: Partial<Limits> | undefined
+}
+
+export interface ServerConfig extends CommonConfig {
+  readonly role: 'server'
+}
+
+export interface NodeConfig extends CommonConfig {
+  readonly role: 'node'
+}
+
+/** A file, as far as it can be made sense of: `config` is there if nothing is wrong. */
+export interface ReadConfig {
+  readonly role: Role
+  readonly problems: readonly Problem[]
+  readonly config?: ServerConfig | NodeConfig | undefined
+}
+
+/**
+ * The configuration in a TOML or JSON file, for the command that asks.
+ *
+ * @throws ProxyError PROXY_ERR_CONFIG: where and what the first problem is, and how many more there are
+ */
+export function loadConfig(path: string, role: 'server'): Promise<ServerConfig>
+export function loadConfig(path: string, role: 'node'): Promise<NodeConfig>
+export function loadConfig(path: string, role?: Role): Promise<ServerConfig | NodeConfig>
+export async function loadConfig(path: string, role?: Role): Promise<ServerConfig | NodeConfig> {
+  const { config, problems } = await readConfig(path, role)
+  if (config) return config
+  throw problemsError(path, problems)
+}
+
+function problemsError(path: string, [first, ...more]: readonly Problem[]): ProxyError {
+  const said = first === undefined ? 'it cannot be used' : describe(first)
+  const rest = more.length === 0 ? '' : ` (and ${more.length} more: symport check ${path})`
+  return configError(path, `${said}${rest}`)
+}
+
+/** A problem on one line. */
+export function describe({ key, message }: Problem): string {
+  return key === '' ? message : `${key}: ${message}`
+}
+
+/**
+ * As loadConfig, with all problems instead of the first one. Without `role`, the file says what it is for.
+ *
+ * @throws ProxyError PROXY_ERR_CONFIG if it cannot be read, or is neither TOML nor JSON
+ */
+export async function readConfig(path: string, role?: Role): Promise<ReadConfig> {
+  const { text, exposed } = await readConfigText(path)
+  const raw = await parseConfigText(text, path)
+  // Its parts are heavy, and most starts have no file.
+  const { checkFile } = await import('./config-schema.ts')
+  const { file, ...checked } = checkFile(raw, role)
+  if (!file) return checked
+  return { ...checked, config: await build(file, { path, role: checked.role, exposed }) }
+}
+
+interface Source {
+  readonly path: string
+  readonly role: Role
+  readonly exposed: boolean
+}
+
+/** A file in which nothing is wrong, as the commands take it. */
+async function build(file: FileTable, { path, role, exposed }: Source): Promise<ServerConfig | NodeConfig> {
+  const { fileMappings, fileOptions, fileValues } = await import('./config-schema.ts')
+  const domains: DomainPlugin[] = createDomains()
+  const mappings = (name: string): ConfigMapping[] => fileMappings(file, name).map((one) => readMapping(one, domains))
+  const lists = { listener: mappings('listener'), mapping: mappings('mapping') }
+  const values = fileValues(file, (name) => resolve(dirname(path), name))
+  const holdsSecret = values.uuid !== undefined || /@/.test(String(values.proxy ?? ''))
+  return {
+    path,
+    role,
+    values,
+    listeners: Object.values(lists).flat(),
+    peerListeners: mappings('peer-listener'),
+    listenerKeys: Object.entries(lists).flatMap(([name, list]) => list.map((_, i) => `${name}[${i}]`)),
+    options: fileOptions(file),
+    warnings:
+      exposed && holdsSecret ? [`${path} holds a secret, and every user of this machine can read it: chmod 600`] : [],
+  }
+}
+
+export const CONFIG_FLAG: StringFlag<'config'> = {
+  name: 'config',
+  alias: 'c',
+  kind: 'string',
+  value: 'FILE',
+  help: 'A TOML or JSON file that says what flags say, and more (doc/config.md). Flags go first.',
+}
+
+/** The values of a command line, completed by the file that it names with `--config`, if it does. */
+export async function applyConfig<Values extends { readonly [name in keyof Values]: FlagValue }>(
+  role: Role,
+  flags: Values & { readonly config: string | undefined },
+  options: MergeOptions = {},
+): Promise<{ values: Values; config: ServerConfig | NodeConfig | undefined }> {
+  const path = notEmpty(flags.config, 'config')
+  const config = path === undefined ? undefined : await loadConfig(path, role)
+  return { values: mergeConfig<Values>(flags, config, options), config }
+}
+
+/** What else there is to say about a command line. */
+export interface MergeOptions {
+  /** Whether the server was named without a flag, as in `symport node URL`. */
+  readonly named?: boolean | undefined
+  readonly env?: Readonly<Record<string, string | undefined>> | undefined
+}
+
+/**
+ * The values of a command line, completed: what it says goes first, then the environment, then the file. A list on the
+ * command line takes the place of the one in the file. `listener` of a server stays what the command line has: see
+ * configMappings.
+ *
+ * @throws ProxyError PROXY_ERR_CONFIG if the file says something that this command has no flag for
+ */
+export function mergeConfig<Values extends { readonly [name in keyof Values]: FlagValue }>(
+  values: Values,
+  config: ServerConfig | NodeConfig | undefined,
+  options: MergeOptions = {},
+): Values {
+  if (!config) return values
+  const merged: Record<string, FlagValue> = { ...values }
+  for (const [name, value] of Object.entries(fromFile(config, values, options))) {
+    if (!Object.hasOwn(values, name)) throw configError(config.path, `"symport ${config.role}" has no --${name}`)
+    if (!isGiven(merged[name])) merged[name] = typeof value === 'object' ? [...value] : value
+  }
+  return merged as Values
+}
+
+function isGiven(value: FlagValue): boolean {
+  return value !== undefined && value !== false && !(Array.isArray(value) && value.length === 0)
+}
+
+/** What the file says, without what the command line or the environment says in another word. */
+function fromFile(
+  config: ServerConfig | NodeConfig,
+  flags: Readonly<Record<string, FlagValue>>,
+  { named = false, env = process.env }: MergeOptions,
+): Record<string, string | readonly string[] | boolean> {
+  const values = { ...config.values }
+  const drop = (...names: readonly string[]): void => {
+    for (const name of names) delete values[name]
+  }
+  if (isGiven(flags.uuid) || isGiven(flags['uuid-file']) || env.SYMPORT_UUID !== undefined) drop('uuid', 'uuid-file')
+  const place = [flags.host, flags.server].find(isGiven)
+  if (named || place !== undefined) drop('host', 'server')
+  // A place with a port of its own, or of its kind.
+  if (named || (typeof place === 'string' && /:[0-9]+(?:\/|$)|^(?:wss?|unix):/i.test(place))) drop('port')
+  if (isGiven(flags.port) && typeof values.host === 'string') values.host = withoutPort(values.host)
+  const specs = (mappings: readonly ConfigMapping[]): string[] =>
+    mappings.flatMap(specsOf).map((spec) => JSON.stringify(spec))
+  if (config.role === 'node') Object.assign(values, { listener: specs(config.listeners) })
+  return { ...values, peer_listener: specs(config.peerListeners) }
+}
+
+/** `host:port` without its port; a URL, or an IPv6 address without brackets, as it is. */
+function withoutPort(host: string): string {
+  return host.includes('://') ? host : host.replace(/^(\[[^\]]*\]|[^:]*):[0-9]+$/, '$1')
+}
+
+/** The mappings of a server's file, unless its command line has listeners, which take their place. */
+export function configMappings(
+  values: { readonly listener: readonly string[] },
+  config: ServerConfig | NodeConfig | undefined,
+): readonly ConfigMapping[] {
+  return values.listener.length > 0 ? [] : (config?.listeners ?? [])
+}

@@ -1,0 +1,127 @@
+import type { ConnectionStatus, MappingStatus, NodeStatus, Totals } from '../../lib/hub/operations.ts'
+import { type Endpoint, formatEndpoint } from '../../lib/index.ts'
+import { type Color, type Column, formatBytes, formatSince, printable } from './table.ts'
+
+/** Bytes a second since the last look. */
+export interface Rates {
+  readonly in: number
+  readonly out: number
+}
+
+export interface TableContext {
+  readonly now: number
+  /** By what a row is called; only where one watches. */
+  readonly rates?: ReadonlyMap<string, Rates> | undefined
+}
+
+/** The key of a row's rates. */
+export function rateKey(kind: 'node' | 'mapping', id: string): string {
+  return `${kind} ${id}`
+}
+
+export function nodeState(node: NodeStatus): string {
+  if (!node.enabled) return 'disabled'
+  if (!node.connected) return 'away'
+  return node.instances.some(({ state }) => state === 'connected')
+    ? 'connected'
+    : (node.instances[0]?.state ?? 'connected')
+}
+
+const NODE_COLORS: Record<string, Color> = {
+  connected: 'green',
+  resuming: 'yellow',
+  draining: 'yellow',
+  away: 'dim',
+  disabled: 'dim',
+}
+
+export function nodeColumns(context: TableContext): Column<NodeStatus>[] {
+  const { now } = context
+  return [
+    { title: 'NODE', value: ({ id }) => id },
+    { title: 'STATE', value: nodeState, color: (node) => NODE_COLORS[nodeState(node)] },
+    { title: 'FROM', value: ({ instances }) => some(instances.map(({ remote }) => remote ?? '')), rank: 3 },
+    { title: 'VIA', value: ({ instances }) => instances[0]?.transport ?? '', rank: 6 },
+    { title: 'RTT', value: ({ instances }) => milliseconds(instances[0]?.rtt), align: 'right', rank: 5 },
+    ...totalColumns<NodeStatus>(context, 'node'),
+    { title: 'SINCE', value: (node) => formatSince(sinceOf(node), now), align: 'right', rank: 4 },
+    { title: 'EXPIRES', value: ({ expires }) => expires?.slice(0, 10) ?? '', rank: 7 },
+    { title: 'SHARED', value: ({ enrolled }) => (enrolled ? '' : 'yes'), rank: 8 },
+  ]
+}
+
+const MAPPING_COLORS: Record<MappingStatus['state'], Color> = {
+  ready: 'green',
+  'no node': 'yellow',
+  unhealthy: 'yellow',
+  disabled: 'dim',
+  failed: 'red',
+}
+
+export function mappingColumns(context: TableContext): Column<MappingStatus>[] {
+  return [
+    { title: 'MAPPING', value: ({ id }) => id },
+    { title: 'STATE', value: ({ state }) => state, color: ({ state }) => MAPPING_COLORS[state] },
+    { title: 'LISTEN', value: ({ bound, listen }) => short(bound ?? listen), rank: 1 },
+    { title: 'TARGET', value: ({ forward }) => short(forward), rank: 2 },
+    { title: 'NODES', value: ({ nodes }) => some(nodes) || 'any', rank: 3 },
+    ...totalColumns<MappingStatus>(context, 'mapping'),
+    { title: 'FROM', value: ({ source }) => (source === 'runtime' ? '' : source), rank: 7 },
+    { title: 'NOTE', value: ({ note }) => note, shrinkTo: 12, rank: 4 },
+  ]
+}
+
+/** Why mappings do not work: too long for a table, and too important to be cut. */
+export function problemLines(mappings: readonly MappingStatus[]): string[] {
+  return mappings.flatMap(({ id, problem }) => (problem === undefined ? [] : [printable(`mapping ${id}: ${problem}`)]))
+}
+
+export function connectionColumns({ now }: TableContext): Column<ConnectionStatus>[] {
+  return [
+    { title: 'FROM', value: ({ from }) => from ?? '' },
+    { title: 'TO', value: ({ to }) => (to ? short(to) : ''), rank: 3 },
+    { title: 'NODE', value: ({ node }) => node },
+    { title: 'MAPPING', value: ({ mapping }) => mapping ?? '', rank: 4 },
+    { title: 'IN', value: ({ bytesIn }) => formatBytes(bytesIn), align: 'right', rank: 1 },
+    { title: 'OUT', value: ({ bytesOut }) => formatBytes(bytesOut), align: 'right', rank: 1 },
+    { title: 'AGE', value: ({ created }) => formatSince(created, now), align: 'right', rank: 2 },
+  ]
+}
+
+function totalColumns<Row extends { readonly id: string; readonly totals: Totals }>(
+  { rates }: TableContext,
+  kind: 'node' | 'mapping',
+): Column<Row>[] {
+  const rate = (row: Row, way: keyof Rates): string => {
+    const value = rates?.get(rateKey(kind, row.id))?.[way] ?? 0
+    return value === 0 ? '' : `${formatBytes(value)}/s`
+  }
+  return [
+    { title: 'IN', value: ({ totals }) => formatBytes(totals.bytesIn), align: 'right', rank: 1 },
+    { title: 'IN/S', value: (row) => rate(row, 'in'), align: 'right', rank: 5 },
+    { title: 'OUT', value: ({ totals }) => formatBytes(totals.bytesOut), align: 'right', rank: 1 },
+    { title: 'OUT/S', value: (row) => rate(row, 'out'), align: 'right', rank: 5 },
+    { title: 'OPEN', value: ({ totals }) => String(totals.live), align: 'right', rank: 5 },
+    { title: 'TOTAL', value: ({ totals }) => String(totals.connections), align: 'right', rank: 6 },
+  ]
+}
+
+/** tcp goes without saying. */
+export function short(at: Endpoint): string {
+  return at.Domain === 'tcp' ? at.Addr : formatEndpoint(at)
+}
+
+/** The first of them, and how many more there are. */
+function some(names: readonly string[]): string {
+  const [first = '', ...more] = names
+  return more.length === 0 ? first : `${first} +${more.length}`
+}
+
+function sinceOf({ connected, instances, lastConnected }: NodeStatus): string | undefined {
+  return connected ? (instances[0]?.connectedAt ?? lastConnected) : lastConnected
+}
+
+function milliseconds(rtt: number | undefined): string {
+  if (rtt === undefined) return ''
+  return `${rtt < 10 ? rtt.toFixed(1) : Math.round(rtt)} ms`
+}

@@ -1,0 +1,34 @@
+import { type Certificates, readToken } from '../../lib/index.ts'
+import { nodeCommand, webPortAdvice } from '../common/identity.ts'
+import type { Logger } from '../common/log.ts'
+import { DEFAULT_PATH } from '../common/transport-flags.ts'
+import type { Place } from '../common/transports.ts'
+import type { ServerSecret } from './secret.ts'
+
+export interface Reached {
+  readonly address: string
+  readonly path?: string | undefined
+  readonly certificates: Certificates
+}
+
+/** What to run on the other machine. A log that is kept holds the secret once, from the start that made it. */
+export async function tellNode(log: Logger, place: Place, at: Reached, { secret, made }: ServerSecret): Promise<void> {
+  const port = Number(/\d+$/.exec(at.address)?.[0])
+  if (place.port === undefined || !readToken(secret)) return
+  if (!process.stdout.isTTY && !made) {
+    log.info('"symport uuid" shows what to run on the other machine')
+    return
+  }
+  // The first time it has to be made. Without it the command line is as good, but for TLS.
+  const pin = await at.certificates.fingerprint().catch((error: Error) => {
+    log.warn(`there will be no TLS: ${error.message}`)
+    return undefined
+  })
+  const line = nodeCommand(place.host, port, secret, pin)
+  if (process.stdout.isTTY) {
+    const web = webPortAdvice(place.host, port, at.path ?? DEFAULT_PATH)
+    process.stdout.write(`\n  On the other machine:\n\n    ${line}\n\n  (${web})\n\n`)
+  } else {
+    log.info({ command: line }, 'on the other machine')
+  }
+}

@@ -1,0 +1,474 @@
+import * as v from 'valibot'
+import { derivePsk, type Policy, ProxyError, readToken, type Suite, suiteOf } from '../core/index.ts'
+import { parsePattern, parsePortRanges } from '../policy/patterns.ts'
+import { createPolicy } from '../policy/policy.ts'
+import { JsonFile } from '../store/json-file.ts'
+import { isGuessable, makeToken } from '../store/secrets.ts'
+import type { StateFolder } from '../store/state-folder.ts'
+import type { AddedNode, Grants, NodeRequest } from './operations.ts'
+
+const FILE = 'nodes.json'
+const MAX_IDENTITIES = 10_000
+/** What the preamble of a handshake can carry. */
+const MAX_ID = 64
+const MAX_SECRET = 1024
+/** Patterns, or channels, of one node, and all of its grants as JSON: what 10,000 nodes have fits into one file. */
+const MAX_GRANTS = 64
+const MAX_GRANTED_BYTES = 4096
+/** 32 MiB each for some tens of ms; the other threads of the pool are for names to look up and files to write. */
+const DERIVED_AT_ONCE = 2
+/** An expiry is looked at again after this long, in ms: timers know nothing of clocks that are set, and stand still in sleep. */
+const LONGEST_TIMER = 60_000
+
+const text = (longest: number): v.GenericSchema<string> => v.pipe(v.string(), v.minLength(1), v.maxLength(longest))
+const list = (check: (item: string) => unknown): v.GenericSchema<string[]> =>
+  v.pipe(v.array(v.pipe(text(256), v.check(succeeds(check)))), v.maxLength(MAX_GRANTS))
+const time = v.pipe(v.string(), v.isoTimestamp())
+
+const GRANTS = v.pipe(
+  v.strictObject({
+    listen: v.optional(v.pipe(text(1024), v.check(succeeds(parsePortRanges)))),
+    dial: v.optional(list(parsePattern)),
+    channels: v.optional(list(() => {})),
+  }),
+  v.check(
+    (grants) => Buffer.byteLength(JSON.stringify(grants)) <= MAX_GRANTED_BYTES,
+    `more than ${MAX_GRANTED_BYTES} bytes`,
+  ),
+)
+const RECORDS = v.array(
+  v.object({
+    id: v.pipe(v.string(), v.check(isId)),
+    suite: v.picklist(['NNpsk0', 'NKpsk0']),
+    psk: v.pipe(
+      v.string(),
+      v.base64(),
+      v.check((psk) => Buffer.from(psk, 'base64').length === 32),
+    ),
+    created: time,
+    expires: v.optional(time),
+    enabled: v.boolean(),
+    grants: v.optional(GRANTS),
+  }),
+)
+const REQUEST = v.strictObject({
+  id: v.string(),
+  secret: v.optional(v.string()),
+  expires: v.optional(v.string()),
+  grants: v.optional(GRANTS),
+})
+
+type Stored = v.InferOutput<typeof RECORDS>[number]
+
+/** An enrolled node, without what it proves itself with. */
+export interface Identity {
+  readonly id: string
+  readonly enabled: boolean
+  /** `NKpsk0` for a token, `NNpsk0` for a secret that a person chose. */
+  readonly suite: Suite
+  readonly created: string
+  readonly expires?: string | undefined
+  readonly grants?: Grants | undefined
+}
+
+/** Why what was known about an id holds no longer. */
+export type IdentityChange = 'added' | 'removed' | 'enabled' | 'disabled' | 'rotated' | 'expired'
+
+export interface IdentitiesOptions {
+  /** The server's X25519 public key, 32 bytes, which goes into the tokens. */
+  serverKey: () => Promise<Uint8Array>
+}
+
+interface Entry {
+  readonly stored: Stored
+  readonly psk: Uint8Array
+  /** In ms since 1970. */
+  readonly expires: number
+  /** Undefined where nothing is granted. */
+  readonly granted: Policy | undefined
+}
+
+/**
+ * The nodes that have a credential of their own, kept in the state folder. Of a secret only the derived psk is kept: it
+ * cannot be shown again. A change is on disk first, and then holds for everybody at once.
+ */
+export class Identities {
+  readonly #file: JsonFile<Stored[]>
+  readonly #serverKey: () => Promise<Uint8Array>
+  #entries: ReadonlyMap<string, Entry>
+  readonly #listeners = new Set<(id: string, why: IdentityChange) => void>()
+  /** The change under way, and with it all before. */
+  #changing: Promise<unknown> = Promise.resolve()
+  #deriving = 0
+  readonly #waiting: (() => void)[] = []
+  /** Ids whose expiry has been told. */
+  readonly #expired = new Set<string>()
+  #timer: NodeJS.Timeout | undefined
+
+  /** @throws ProxyError PROXY_ERR_STATE if the file is damaged: it is not overwritten */
+  static async open(folder: StateFolder, options: IdentitiesOptions): Promise<Identities> {
+    return new Identities(await JsonFile.open(folder, FILE, RECORDS, []), options)
+  }
+
+  private constructor(file: JsonFile<Stored[]>, options: IdentitiesOptions) {
+    this.#file = file
+    this.#serverKey = options.serverKey
+    this.#entries = new Map(file.value.map((stored) => [stored.id, entryOf(stored)]))
+  }
+
+  get size(): number {
+    return this.#entries.size
+  }
+
+  /** In the order in which they were added. */
+  list(): Identity[] {
+    return [...this.#entries.values()].map(identityOf)
+  }
+
+  get(id: string): Identity | undefined {
+    const entry = this.#entries.get(id)
+    return entry && identityOf(entry)
+  }
+
+  /** Whether a node of this id is known here, one that may not connect included. */
+  has(id: string): boolean {
+    return this.#entries.has(id)
+  }
+
+  /**
+   * What a node of this name proves itself with; undefined for an unknown one, and for one that may not connect. Costs
+   * the same for all of them. It is the same object until the secret is another one.
+   */
+  pskFor(name: string, suite: Suite): Uint8Array | undefined {
+    const entry = this.#entries.get(name)
+    const may = entry?.stored.enabled && entry.stored.suite === suite && Date.now() < entry.expires
+    return may ? entry.psk : undefined
+  }
+
+  /** What a node may ask for: what `base` allows, and what it was granted. What neither does is denied as by `base`. */
+  policyFor(id: string, base: Policy): Policy {
+    const granted = this.#entries.get(id)?.granted
+    if (!granted) return base
+    return {
+      dial(to, address) {
+        if (!succeeds(() => granted.dial(to, address))()) base.dial(to, address)
+      },
+      listen(at) {
+        return succeeds(() => granted.listen(at))() ? undefined : base.listen(at)
+      },
+    }
+  }
+
+  /**
+   * Enrols a node.
+   *
+   * @throws ProxyError PROXY_ERR_EXISTS, PROXY_ERR_REQUEST, PROXY_ERR_SECRET, PROXY_ERR_STATE
+   */
+  async add(request: NodeRequest): Promise<AddedNode> {
+    const [added] = await this.addMany([request])
+    if (!added) throw new TypeError('one was asked for')
+    return added
+  }
+
+  /** Enrols all of them, or none; answers in the order of the requests. Throws as `add`. */
+  async addMany(requests: readonly NodeRequest[]): Promise<AddedNode[]> {
+    const asked = requests.map(checkRequest)
+    const ids = new Set<string>()
+    for (const { id } of asked) {
+      if (ids.has(id)) throw new ProxyError('PROXY_ERR_EXISTS', `node ${shown(id)} is named twice`)
+      ids.add(id)
+    }
+    this.#assertFree(ids)
+    const serverKey = await this.#serverKey()
+    for (const { id, secret } of asked) if (secret !== undefined) assertUsable(secret, serverKey, id)
+    const made = await this.#deriveAll(asked, serverKey)
+    await this.#change(async () => {
+      this.#assertFree(ids)
+      const created = new Date().toISOString()
+      const stored = asked.map(({ id, expires, grants }, index): Stored => {
+        const { suite, psk } = made[index] ?? nothingMade()
+        const enabled = true
+        return { id, suite, psk, created, ...(expires && { expires }), enabled, ...(grants && { grants }) }
+      })
+      await this.#keep([...this.#file.value, ...stored])
+      for (const id of ids) this.#tell(id, 'added')
+    })
+    return asked.map(({ id, secret }, index) => answer(id, secret, made[index]?.secret))
+  }
+
+  /** @throws ProxyError PROXY_ERR_NOT_FOUND, PROXY_ERR_STATE */
+  async remove(id: string): Promise<void> {
+    await this.#change(async () => {
+      this.#find(id)
+      await this.#keep(this.#file.value.filter((stored) => stored.id !== id))
+      this.#tell(id, 'removed')
+    })
+  }
+
+  /** @throws ProxyError PROXY_ERR_NOT_FOUND, PROXY_ERR_STATE */
+  async setEnabled(id: string, enabled: boolean): Promise<void> {
+    await this.#change(async () => {
+      const { stored } = this.#find(id)
+      if (stored.enabled === enabled) return
+      await this.#replace({ ...stored, enabled })
+      this.#tell(id, enabled ? 'enabled' : 'disabled')
+    })
+  }
+
+  /**
+   * Gives a node another secret: the one named, or a new token.
+   *
+   * @throws ProxyError PROXY_ERR_NOT_FOUND, PROXY_ERR_SECRET, PROXY_ERR_STATE
+   */
+  async rotate(id: string, secret?: string | undefined): Promise<AddedNode> {
+    this.#find(id)
+    const serverKey = await this.#serverKey()
+    if (secret !== undefined) assertUsable(secret, serverKey, id)
+    const made = await this.#derive({ id, secret }, serverKey)
+    await this.#change(async () => {
+      const { suite, psk } = made
+      await this.#replace({ ...this.#find(id).stored, suite, psk })
+      this.#tell(id, 'rotated')
+    })
+    return answer(id, secret, made.secret)
+  }
+
+  /**
+   * Calls `listener` after every change, and when an expiry passes, until the returned function is called. For removed,
+   * disabled, rotated and expired ids the main connections have to end.
+   */
+  onChanged(listener: (id: string, why: IdentityChange) => void): () => void {
+    // The same function may come twice.
+    const own = (id: string, why: IdentityChange): void => listener(id, why)
+    this.#listeners.add(own)
+    this.#watchExpiries()
+    return () => {
+      this.#listeners.delete(own)
+      this.#watchExpiries()
+    }
+  }
+
+  // --- changes ---
+
+  #find(id: string): Entry {
+    const entry = this.#entries.get(id)
+    if (entry) return entry
+    throw new ProxyError('PROXY_ERR_NOT_FOUND', `there is no node ${shown(id)}`)
+  }
+
+  #assertFree(ids: ReadonlySet<string>): void {
+    for (const id of ids) {
+      if (this.#entries.has(id)) throw new ProxyError('PROXY_ERR_EXISTS', `there is a node ${shown(id)} already`)
+    }
+    if (this.#entries.size + ids.size > MAX_IDENTITIES) {
+      throw bad(`a server has at most ${MAX_IDENTITIES} nodes of its own`)
+    }
+  }
+
+  /** One after the other: each sees what the one before has left. */
+  async #change(step: () => Promise<void>): Promise<void> {
+    const mine = this.#changing.then(step)
+    this.#changing = mine.catch(() => {})
+    await mine
+  }
+
+  async #replace(next: Stored): Promise<void> {
+    await this.#keep(this.#file.value.map((stored) => (stored.id === next.id ? next : stored)))
+  }
+
+  /** What is not on disk holds for nobody. */
+  async #keep(all: Stored[]): Promise<void> {
+    await this.#file.change(all)
+    const before = this.#entries
+    this.#entries = new Map(
+      all.map((stored) => {
+        const entry = before.get(stored.id)
+        return [stored.id, entry?.stored === stored ? entry : entryOf(stored, entry)]
+      }),
+    )
+    this.#watchExpiries()
+  }
+
+  #tell(id: string, why: IdentityChange): void {
+    for (const listener of [...this.#listeners]) listener(id, why)
+  }
+
+  // --- secrets ---
+
+  async #deriveAll(asked: readonly Asked[], serverKey: Uint8Array): Promise<Made[]> {
+    let gaveUp = false
+    const made = asked.map(async (one) => {
+      try {
+        return await this.#derive(one, serverKey, () => gaveUp)
+      } catch (error) {
+        gaveUp = true
+        throw error
+      }
+    })
+    return await Promise.all(made)
+  }
+
+  async #derive({ id, secret }: Asked, serverKey: Uint8Array, over: () => boolean = () => false): Promise<Made> {
+    const used = secret ?? makeToken(serverKey)
+    const suite = suiteOf(used)
+    if (this.#deriving >= DERIVED_AT_ONCE) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    else this.#deriving++
+    try {
+      if (over()) return nothingMade()
+      const psk = await derivePsk(used, id, suite)
+      return { secret: used, suite, psk: psk.toString('base64') }
+    } finally {
+      const next = this.#waiting.shift()
+      // The place is handed on.
+      if (next) next()
+      else this.#deriving--
+    }
+  }
+
+  // --- expiries ---
+
+  #watchExpiries(): void {
+    clearTimeout(this.#timer)
+    if (this.#listeners.size === 0) return
+    const now = Date.now()
+    let earliest = Number.POSITIVE_INFINITY
+    for (const { stored, expires } of this.#entries.values()) {
+      // Passed, and not told yet: that is for the timer, which is due at once.
+      if (expires > now) this.#expired.delete(stored.id)
+      if (!this.#expired.has(stored.id)) earliest = Math.min(earliest, expires)
+    }
+    for (const id of this.#expired) if (!this.#entries.has(id)) this.#expired.delete(id)
+    if (earliest === Number.POSITIVE_INFINITY) return
+    const wait = Math.min(LONGEST_TIMER, Math.max(0, earliest - now))
+    this.#timer = setTimeout(() => this.#onTimer(), wait)
+    this.#timer.unref()
+  }
+
+  #onTimer(): void {
+    const now = Date.now()
+    const over = [...this.#entries.values()].filter(
+      ({ stored, expires }) => expires <= now && !this.#expired.has(stored.id),
+    )
+    for (const { stored } of over) {
+      this.#expired.add(stored.id)
+      this.#tell(stored.id, 'expired')
+    }
+    this.#watchExpiries()
+  }
+}
+
+interface Asked {
+  readonly id: string
+  readonly secret?: string | undefined
+  readonly expires?: string | undefined
+  readonly grants?: v.InferOutput<typeof GRANTS> | undefined
+}
+
+interface Made {
+  readonly secret: string
+  readonly suite: Suite
+  readonly psk: string
+}
+
+/** In place of what was given up: nobody gets to see it, as its list fails. */
+function nothingMade(): Made {
+  return { secret: '', suite: 'NNpsk0', psk: '' }
+}
+
+function entryOf(stored: Stored, before?: Entry): Entry {
+  const { grants, expires } = stored
+  return {
+    stored,
+    psk: before?.stored.psk === stored.psk ? before.psk : Buffer.from(stored.psk, 'base64'),
+    expires: expires === undefined ? Number.POSITIVE_INFINITY : Date.parse(expires),
+    granted:
+      grants &&
+      createPolicy({
+        dial: grants.dial?.map(parsePattern) ?? 'none',
+        listenPorts: grants.listen === undefined ? 'none' : parsePortRanges(grants.listen),
+      }),
+  }
+}
+
+function identityOf({ stored: { psk: _kept, ...identity } }: Entry): Identity {
+  return identity
+}
+
+function answer(id: string, given: string | undefined, made: string | undefined): AddedNode {
+  if (given === undefined) return { id, secret: made }
+  return isGuessable(given) ? { id, guessable: true } : { id }
+}
+
+/** It comes from an operator, and by way of an API from anywhere. */
+function checkRequest(request: NodeRequest): Asked {
+  const { success, output, issues } = v.safeParse(REQUEST, request)
+  if (!success) {
+    const [issue] = issues
+    throw bad(`${issue ? (v.getDotPath(issue) ?? 'a node') : 'a node'}: ${whyNot(request, issue?.message)}`)
+  }
+  if (!isId(output.id))
+    throw bad(`${shown(output.id)}: an id has 1 to ${MAX_ID} bytes, no spaces or control characters`)
+  return { ...output, expires: output.expires === undefined ? undefined : readExpiry(output.expires) }
+}
+
+/** What is wrong with the grants, in the words of whoever reads patterns. */
+function whyNot(request: NodeRequest | undefined, otherwise = 'it makes no sense'): string {
+  const { listen, dial }: { listen?: unknown; dial?: unknown } = request?.grants ?? {}
+  try {
+    if (typeof listen === 'string') parsePortRanges(listen)
+    if (Array.isArray(dial)) for (const pattern of dial) if (typeof pattern === 'string') parsePattern(pattern)
+  } catch (error) {
+    if (error instanceof ProxyError) return error.message
+  }
+  return otherwise
+}
+
+function isId(id: string): boolean {
+  return id !== '' && Buffer.byteLength(id) <= MAX_ID && !/[\p{C}\p{Z}]/u.test(id)
+}
+
+const ISO = /^(\d{4}-\d\d-\d\d)(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d))?$/
+
+/** ISO 8601; a day alone begins at midnight UTC. What `Date` would only guess at is refused, also 30 February. */
+function readExpiry(given: string): string {
+  const [, day] = ISO.exec(given) ?? []
+  const at = Date.parse(given)
+  if (day === undefined || Number.isNaN(at) || new Date(`${day}T00:00Z`).toISOString().slice(0, 10) !== day) {
+    throw bad(`${shown(given)} is no time: write 2030-12-31 or 2030-12-31T18:00:00Z`)
+  }
+  if (at <= Date.now()) throw bad(`${shown(given)} has passed already`)
+  return new Date(at).toISOString()
+}
+
+/** @throws ProxyError PROXY_ERR_SECRET */
+function assertUsable(secret: string, serverKey: Uint8Array, id: string): void {
+  const refuse = (why: string): ProxyError => new ProxyError('PROXY_ERR_SECRET', `node ${shown(id)}: ${why}`)
+  if (secret === '') throw refuse('the secret is empty')
+  if (Buffer.byteLength(secret) > MAX_SECRET) throw refuse(`the secret has more than ${MAX_SECRET} bytes`)
+  if (!secret.startsWith('symport_')) return
+  const token = readToken(secret)
+  if (!token) throw refuse('the token is damaged: leave it out, and a new one is made')
+  // No node could ever connect with it.
+  if (!token.publicKey.equals(serverKey)) {
+    throw refuse('the token was made for another server: leave it out, and a new one is made')
+  }
+}
+
+function succeeds<T extends unknown[]>(check: (...given: T) => unknown): (...given: T) => boolean {
+  return (...given) => {
+    try {
+      check(...given)
+      return true
+    } catch {
+      return false
+    }
+  }
+}
+
+function shown(given: string): string {
+  return JSON.stringify(given.length > 80 ? `${given.slice(0, 79)}…` : given)
+}
+
+function bad(message: string): ProxyError {
+  return new ProxyError('PROXY_ERR_REQUEST', message)
+}

@@ -1,0 +1,314 @@
+import { setMaxListeners } from 'node:events'
+import { type Domains, type Endpoint, type Listener, ProxyError, type SubConnection } from '../core/index.ts'
+import type { Spec } from '../domains/spec.ts'
+import type { Connected, OnEvent } from './events.ts'
+import type { HealthChecks } from './health.ts'
+import { keyOf, type MappingSettings } from './mapping-request.ts'
+import type { Balance, MappingStatus, Totals } from './operations.ts'
+import { PATIENCE, type Pool } from './pool.ts'
+
+export type Source = MappingStatus['source']
+
+/** What a sub-connection is for that a mapping has opened. */
+export interface Opened {
+  /** The id of the mapping. */
+  readonly mapping: string
+  readonly peer: Connected
+  /** Who came in. */
+  readonly from: string | undefined
+  readonly to: Endpoint
+}
+
+/** What others keep about mappings. */
+export interface MappingHooks {
+  /** Called for every sub-connection that a mapping opens, before it has connected. */
+  readonly onOpened?: ((sub: SubConnection, opened: Opened) => void) | undefined
+  /** What is known about the traffic of a mapping, by its id. */
+  readonly figures?:
+    | ((mapping: string) => Pick<MappingStatus, 'totals' | 'firstConnected' | 'lastConnected'> | undefined)
+    | undefined
+}
+
+/** What all mappings of a table share. */
+export interface MappingContext extends MappingHooks {
+  readonly domains: Domains
+  readonly pool: Pool
+  readonly health: HealthChecks
+  readonly onEvent: OnEvent
+  /** For those that say nothing about it. */
+  readonly balance: Balance
+}
+
+export interface MappingIdentity {
+  readonly id: string
+  readonly source: Source
+  readonly created: string
+}
+
+const NO_TOTALS: Totals = { bytesIn: 0, bytesOut: 0, connections: 0, live: 0 }
+/** Where that many serve a mapping, its status names no more. */
+const MAX_TARGETS = 100
+
+/** One mapping of this side: its listener, and which of its nodes serves a connection that comes in. */
+export class LiveMapping implements MappingIdentity {
+  readonly id: string
+  readonly source: Source
+  readonly created: string
+  readonly #context: MappingContext
+  #settings: MappingSettings
+  #listener: Listener | undefined
+  #binding: Promise<ProxyError | undefined> | undefined
+  /** Fires when what waits for a node here need not wait any more. */
+  #over = new AbortController()
+  #stopChecks: (() => void) | undefined
+  #problem = 'it does not listen yet'
+  /** Sub-connections that are open, by instance. */
+  readonly #open = new Map<Connected, number>()
+  /** What the last checks found wrong. */
+  readonly #unwell = new WeakMap<Connected, string>()
+  #waiting = 0
+  #turn = 0
+
+  constructor({ id, source, created }: MappingIdentity, settings: MappingSettings, context: MappingContext) {
+    this.id = id
+    this.source = source
+    this.created = created
+    this.#settings = settings
+    this.#context = context
+  }
+
+  get settings(): MappingSettings {
+    return this.#settings
+  }
+
+  get key(): string {
+    return keyOf(this.#settings)
+  }
+
+  get spec(): Spec {
+    const { Listen, Forward, nodes } = this.#settings
+    const [only, another] = nodes
+    return { Listen, Forward, ...(only !== undefined && another === undefined ? { Node: only } : {}) }
+  }
+
+  get bound(): Endpoint | undefined {
+    return this.#listener?.bound
+  }
+
+  /** Whether it should listen, and does not. */
+  get failed(): boolean {
+    return this.#settings.enabled && !this.#listener
+  }
+
+  /** Takes other settings, but for where it listens: what is open goes on, what comes now goes by the new ones. */
+  change(settings: MappingSettings): void {
+    const { health } = this.#settings
+    this.#settings = settings
+    if (health?.interval === settings.health?.interval && health?.timeout === settings.health?.timeout) return
+    this.#stopChecks?.()
+    this.#stopChecks = undefined
+    if (this.#listener) this.#startChecks(false)
+  }
+
+  /**
+   * Listens, unless it does. `checkNow`: its targets too, if they are to be checked.
+   *
+   * @throws ProxyError, PROXY_ERR_LISTEN_FAILED in most cases
+   */
+  async listen(checkNow: boolean): Promise<void> {
+    // One that was given up may still have the port for a moment.
+    while (this.#binding) await this.#binding
+    if (this.#listener) return
+    this.#binding = this.#bind()
+    const failure = await this.#binding
+    if (failure) throw failure
+    if (this.#listener) this.#startChecks(checkNow)
+  }
+
+  /** Answers why not, if it cannot. */
+  async #bind(): Promise<ProxyError | undefined> {
+    const over = new AbortController()
+    this.#over = over
+    setMaxListeners(0, over.signal)
+    try {
+      // The operator of this side wants it: there is nobody to ask.
+      const listener = await this.#context.domains.listen(this.#settings.Listen, false, {
+        signal: over.signal,
+        open: ({ to, from } = {}) => this.#serve(to ?? this.#settings.Forward, from, over.signal),
+      })
+      if (over.signal.aborted) {
+        await listener.close()
+        return new ProxyError('PROXY_ERR_ABORTED', 'the mapping was closed meanwhile')
+      }
+      this.#listener = listener
+      return undefined
+    } catch (error) {
+      const reason = ProxyError.from(error, 'PROXY_ERR_LISTEN_FAILED')
+      this.#problem = reason.message
+      return reason
+    } finally {
+      this.#binding = undefined
+    }
+  }
+
+  /** Stops listening. What is open goes on, and what waits for a node is given up. */
+  async unlisten(): Promise<void> {
+    this.#over.abort()
+    this.#stopChecks?.()
+    this.#stopChecks = undefined
+    const listener = this.#listener
+    this.#listener = undefined
+    const closed = listener?.close()
+    while (this.#binding) await this.#binding
+    await closed
+  }
+
+  // --- connections ---
+
+  async #serve(to: Endpoint, from: string | undefined, over: AbortSignal): Promise<SubConnection> {
+    const { pool, onEvent, onOpened } = this.#context
+    try {
+      const peer = pool.pick(this.#wanted) ?? (await this.#wait(over))
+      const sub = await this.#openAt(peer, to, from)
+      onOpened?.(sub, { mapping: this.id, peer, from, to })
+      return sub
+    } catch (error) {
+      const reason = ProxyError.from(error, 'PROXY_ERR_NO_PEER')
+      onEvent({ type: 'unserved', spec: this.spec, from, reason, mapping: this.id })
+      throw reason
+    }
+  }
+
+  async #openAt(peer: Connected, to: Endpoint, from: string | undefined): Promise<SubConnection> {
+    this.#count(peer, 1)
+    try {
+      const sub = await peer.proxy.open({ to, from })
+      sub.once('close', () => this.#count(peer, -1))
+      return sub
+    } catch (error) {
+      this.#count(peer, -1)
+      throw error
+    }
+  }
+
+  async #wait(over: AbortSignal): Promise<Connected> {
+    const { pool } = this.#context
+    const { wait = PATIENCE } = this.#settings
+    // A mapping whose node is away takes half of what the others have left, and never all of it.
+    const patience = this.#waiting < pool.room ? wait : 0
+    this.#waiting++
+    try {
+      return await pool.wait(this.#wanted, over, patience)
+    } finally {
+      this.#waiting--
+    }
+  }
+
+  get #wanted(): { ids: readonly string[]; prefer: (able: Iterable<Connected>) => Connected | undefined } {
+    return { ids: this.#settings.nodes, prefer: this.#prefer }
+  }
+
+  readonly #prefer = (able: Iterable<Connected>): Connected | undefined => {
+    const { balance = this.#context.balance, health } = this.#settings
+    const well: Connected[] = []
+    const unwell: Connected[] = []
+    for (const peer of able) {
+      const ill = health !== undefined && this.#unwell.has(peer)
+      if (balance === 'first' && !ill) return peer
+      ;(ill ? unwell : well).push(peer)
+    }
+    // If none is well, a visitor may as well try.
+    const among = well.length > 0 ? well : unwell
+    if (balance === 'first') return among[0]
+    if (balance === 'round-robin') return among[this.#turn++ % Math.max(1, among.length)]
+    return least(among, (peer) => this.#open.get(peer) ?? 0)
+  }
+
+  #count(peer: Connected, by: 1 | -1): void {
+    const count = (this.#open.get(peer) ?? 0) + by
+    if (count > 0) this.#open.set(peer, count)
+    else this.#open.delete(peer)
+  }
+
+  // --- health ---
+
+  #startChecks(now: boolean): void {
+    const { Forward, health } = this.#settings
+    if (!health || this.#stopChecks) return
+    const checked = {
+      to: Forward,
+      ...health,
+      instances: () => this.#context.pool.serving(this.#settings.nodes),
+      onChecked: (peer: Connected, problem: string | undefined) => this.#onChecked(peer, problem),
+    }
+    this.#stopChecks = this.#context.health.watch(checked, now)
+  }
+
+  #onChecked(peer: Connected, problem: string | undefined): void {
+    const was = this.#unwell.get(peer)
+    if (problem === undefined) this.#unwell.delete(peer)
+    else this.#unwell.set(peer, problem)
+    const healthy = problem === undefined
+    if (healthy === (was === undefined)) return
+    this.#context.onEvent({ type: 'health', mapping: this.id, spec: this.spec, peer, healthy, problem })
+  }
+
+  // --- for people ---
+
+  status(): MappingStatus {
+    const { Listen, Forward, nodes, balance, note, enabled, wait, health } = this.#settings
+    const figures = this.#context.figures?.(this.id)
+    const problem = this.failed ? { problem: this.#problem } : {}
+    return {
+      ...{ id: this.id, listen: Listen, forward: Forward, bound: this.bound, nodes, note, enabled, health },
+      balance: balance ?? this.#context.balance,
+      wait: wait ?? PATIENCE,
+      source: this.source,
+      created: this.created,
+      state: this.state,
+      ...problem,
+      targets: this.#targets(),
+      totals: NO_TOTALS,
+      ...figures,
+    }
+  }
+
+  get state(): MappingStatus['state'] {
+    const { enabled, health, nodes } = this.#settings
+    if (!enabled) return 'disabled'
+    if (!this.#listener) return 'failed'
+    let state: MappingStatus['state'] = 'no node'
+    for (const peer of this.#context.pool.serving(nodes)) {
+      if (!health || !this.#unwell.has(peer)) return 'ready'
+      state = 'unhealthy'
+    }
+    return state
+  }
+
+  #targets(): MappingStatus['targets'] {
+    const { health, nodes } = this.#settings
+    const targets: MappingStatus['targets'][number][] = []
+    // With any node, and nobody looking at how they are, it would be the list of all nodes.
+    if (nodes.length === 0 && !health) return targets
+    for (const peer of this.#context.pool.serving(nodes)) {
+      if (targets.length === MAX_TARGETS) break
+      const problem = health && this.#unwell.get(peer)
+      targets.push({ node: peer.id, healthy: problem === undefined, ...(problem === undefined ? {} : { problem }) })
+    }
+    return targets
+  }
+}
+
+/** The one with the smallest figure; of equals the first. */
+function least<T>(all: readonly T[], figure: (one: T) => number): T | undefined {
+  let best: T | undefined
+  let smallest = Number.POSITIVE_INFINITY
+  for (const one of all) {
+    const its = figure(one)
+    if (its < smallest) {
+      best = one
+      smallest = its
+    }
+  }
+  return best
+}

@@ -1,0 +1,359 @@
+import {
+  diagnostics,
+  type Endpoint,
+  type MainConnection,
+  type Proxy,
+  ProxyError,
+  type SubConnection,
+} from '../core/index.ts'
+import type { JsonFile } from '../store/json-file.ts'
+import type { StateFolder } from '../store/state-folder.ts'
+import type { Connected } from './events.ts'
+import { Ages, Instance, Live, MappingRecord, NodeRecord, Sums, Table } from './figures.ts'
+import type { ConnectionStatus, InstanceStatus, MappingStatus, NodeStatus, Totals } from './operations.ts'
+import { openStatistics, type SavedNode, type SavedStatistics, savedSums } from './statistics-file.ts'
+
+/** How often what has changed is written, in ms. */
+const SAVE_EVERY = 10_000
+const MAX_NODES = 10_000
+const MAX_MAPPINGS = 10_000
+const MAX_LISTED = 1000
+/** Nothing that is dialled by name or path is longer; what is would only take memory. */
+const MAX_ADDR = 300
+
+export interface StatisticsOptions {
+  /** Sub-connections that are nobody's, as those of health checks. Default: none. */
+  ignore?: ((sub: SubConnection) => boolean) | undefined
+  /** The file was damaged, or cannot be written: told once, and again only after it could meanwhile. */
+  onProblem?: ((error: ProxyError) => void) | undefined
+  /** Time between two writes, in ms. Default 10,000. */
+  saveEvery?: number | undefined
+  /** Nodes that are remembered: those that are enrolled, and as many that are not. Default 10,000. */
+  maxNodes?: number | undefined
+  /** Default 10,000. */
+  maxMappings?: number | undefined
+}
+
+export interface Opened {
+  /** The id of the mapping. */
+  readonly mapping: string
+  readonly peer: Connected
+  /** Where it leads at the peer. */
+  readonly to?: Endpoint | undefined
+}
+
+export type NodeFigures = Pick<
+  NodeStatus,
+  'connected' | 'firstConnected' | 'lastConnected' | 'reconnects' | 'resumes' | 'totals' | 'instances'
+>
+export type MappingFigures = Pick<MappingStatus, 'firstConnected' | 'lastConnected' | 'totals'>
+
+/**
+ * What has gone through each node, mapping and sub-connection. It is told of main connections, and hears of
+ * sub-connections from the core. Sums include what lives at the moment of the call, never go back, and survive a restart.
+ */
+export class Statistics implements AsyncDisposable {
+  readonly #file: JsonFile<SavedStatistics> | undefined
+  readonly #onProblem: (error: ProxyError) => void
+  readonly #ignore: (sub: SubConnection) => boolean
+  readonly #timer: NodeJS.Timeout | undefined
+  readonly #total = new Sums()
+  /** Apart: whoever knows the shared secret may take any name, and shall neither add to nor displace what is proven. */
+  readonly #enrolled: Table<NodeRecord>
+  readonly #others: Table<NodeRecord>
+  readonly #mappings: Table<MappingRecord>
+  readonly #instances = new WeakMap<MainConnection, Instance>()
+  readonly #ages = new Ages()
+  #changes = 0
+  /** What `#mark` said when it was last written. */
+  #saved = 0
+  #saving: Promise<void> | undefined
+  #failing = false
+  #closed: Promise<void> | undefined
+
+  /** Goes on with what `folder` has kept; without a folder nothing is. Never rejects for the sake of figures. */
+  static async open(folder: StateFolder | undefined, options: StatisticsOptions = {}): Promise<Statistics> {
+    const file = folder && (await openStatistics(folder, options.onProblem ?? (() => {})))
+    return new Statistics(file, options)
+  }
+
+  private constructor(file: JsonFile<SavedStatistics> | undefined, options: StatisticsOptions) {
+    const { onProblem = () => {}, saveEvery = SAVE_EVERY, maxNodes = MAX_NODES, maxMappings = MAX_MAPPINGS } = options
+    this.#file = file
+    this.#onProblem = onProblem
+    this.#ignore = options.ignore ?? (() => false)
+    this.#enrolled = new Table(maxNodes)
+    this.#others = new Table(maxNodes)
+    this.#mappings = new Table(maxMappings)
+    if (file) {
+      this.#load(file.value)
+      this.#timer = setInterval(() => void this.#save(), saveEvery).unref()
+    }
+    this.#saved = this.#mark()
+    diagnostics.subOpen.subscribe(this.#onSubOpen)
+    diagnostics.subClose.subscribe(this.#onSubClose)
+    diagnostics.mainResume.subscribe(this.#onResume)
+  }
+
+  // --- what it learns ---
+
+  /** A new main connection. In the turn in which it got its Proxy: nothing can be missed then. */
+  connected(peer: Connected): void {
+    const { main, subConnections } = peer.proxy
+    if (this.#closed || this.#instances.has(main)) return
+    this.#changes++
+    // The name of a credential is proven.
+    const table = main.peer.credential === '' ? this.#others : this.#enrolled
+    const at = peer.connectedAt.getTime()
+    const node = table.get(peer.id) ?? table.add(new NodeRecord(peer.id, at))
+    node.last = at
+    node.mains++
+    const instance = new Instance(peer, node)
+    node.instances.add(instance)
+    this.#instances.set(main, instance)
+    for (const sub of subConnections) if (!sub.connecting) this.#open(instance, sub, undefined)
+  }
+
+  /** Its main connection is over, and with it all that was open in it. */
+  disconnected(peer: Connected): void {
+    const instance = this.#instances.get(peer.proxy.main)
+    if (!instance || instance.over) return
+    this.#changes++
+    // A sub-connection may be slow to let go, and carries nothing more: it does not live any longer than this.
+    for (const live of [...instance.lives.values()]) this.#end(live)
+    instance.over = true
+    instance.node.instances.delete(instance)
+  }
+
+  /**
+   * A mapping has opened a sub-connection: it counts for the mapping too. Those that nobody tells of here count for their
+   * node only, and from the moment in which they have connected; these count at once, also if the dial fails later.
+   */
+  opened(sub: SubConnection, { mapping, peer, to }: Opened): void {
+    const { main } = peer.proxy
+    const instance = this.#instances.get(main)
+    if (!instance || this.#closed) return
+    const live = instance.lives.get(sub) ?? this.#open(instance, sub, to)
+    if (live.mapping) return
+    const record = this.#mappings.get(mapping) ?? this.#mappings.add(new MappingRecord(mapping, live.created))
+    record.last = live.created
+    record.sums.connections++
+    record.alive.add(live)
+    live.mapping = record
+    live.to = to
+    // It may have ended before anybody could tell.
+    if (main.reason || instance.over || (sub.over && sub.destroyed)) this.#end(live)
+  }
+
+  /** It was removed. What it has carried stays in `totals`. */
+  forget(kind: 'node' | 'mapping', id: string): void {
+    this.#changes++
+    if (kind === 'mapping') {
+      this.#mappings.delete(id)
+    } else {
+      this.#enrolled.delete(id)
+      this.#others.delete(id)
+    }
+  }
+
+  readonly #onSubOpen = (message: unknown): void => {
+    const { proxy, sub, to } = message as { proxy: Proxy; sub: SubConnection; to: Endpoint }
+    // The channel is one for the whole process.
+    const instance = this.#instances.get(proxy.main)
+    if (!instance || instance.over || instance.lives.has(sub) || this.#ignore(sub)) return
+    // Where this side has opened it for a listener of the peer, that is where it came in, and not where it leads.
+    const known = !instance.opens(sub.id) && to.Addr.length <= MAX_ADDR
+    this.#open(instance, sub, known ? to : undefined)
+  }
+
+  readonly #onSubClose = (message: unknown): void => {
+    const { main, sub } = message as { main: MainConnection; sub: SubConnection }
+    const live = this.#instances.get(main)?.lives.get(sub)
+    if (live) this.#end(live)
+  }
+
+  // Not the epoch: that is the peer's own count of its tries.
+  readonly #onResume = (message: unknown): void => {
+    const instance = this.#instances.get((message as { main: MainConnection }).main)
+    if (!instance) return
+    this.#changes++
+    instance.resumes++
+    instance.node.resumes++
+  }
+
+  #open(instance: Instance, sub: SubConnection, to: Endpoint | undefined): Live {
+    this.#changes++
+    const live = new Live(sub, instance, to)
+    instance.lives.set(sub, live)
+    this.#ages.add(live)
+    for (const sums of [this.#total, instance.node.sums, instance.sums]) sums.connections++
+    return live
+  }
+
+  /** What was added to each call becomes part of the sums, in one go. */
+  #end(live: Live): void {
+    const { instance, mapping } = live
+    this.#changes++
+    instance.lives.delete(live.sub)
+    this.#ages.delete(live)
+    for (const sums of [this.#total, instance.node.sums, instance.sums]) sums.end(live)
+    if (!mapping) return
+    mapping.alive.delete(live)
+    mapping.sums.end(live)
+  }
+
+  // --- what it tells ---
+
+  /** Of all, also of what was forgotten. */
+  totals(): Totals {
+    return this.#total.with(this.#ages)
+  }
+
+  /** `enrolled`: whether it has a credential of its own. Left out, the one that has, if both are known. */
+  node(id: string, enrolled?: boolean | undefined): NodeFigures {
+    const proven = enrolled === false ? undefined : this.#enrolled.get(id)
+    const node = proven ?? (enrolled === true ? undefined : this.#others.get(id))
+    const instances = [...(node?.instances ?? [])].map(({ peer }) => this.instance(peer))
+    return {
+      connected: instances.length > 0,
+      firstConnected: node && isoTime(node.first),
+      lastConnected: node && isoTime(node.last),
+      reconnects: Math.max(0, (node?.mains ?? 0) - 1),
+      resumes: node?.resumes ?? 0,
+      totals: (node?.sums ?? new Sums()).with(node?.lives() ?? []),
+      instances,
+    }
+  }
+
+  instance(peer: Connected): InstanceStatus {
+    const { proxy, remote, connectedAt } = peer
+    const { transport, rtt, lastPing } = proxy.main
+    const instance = this.#instances.get(proxy.main)
+    return {
+      instance: peer.instance,
+      remote,
+      transport,
+      state: proxy.state,
+      connectedAt: connectedAt.toISOString(),
+      rtt,
+      lastPing: lastPing === undefined ? undefined : isoTime(lastPing),
+      resumes: instance?.resumes ?? 0,
+      totals: (instance?.sums ?? new Sums()).with(instance?.lives.values() ?? []),
+    }
+  }
+
+  mapping(id: string): MappingFigures {
+    const record = this.#mappings.get(id)
+    return {
+      firstConnected: record && isoTime(record.first),
+      lastConnected: record && isoTime(record.last),
+      totals: (record?.sums ?? new Sums()).with(record?.lives() ?? []),
+    }
+  }
+
+  /** Those that live, the newest first. */
+  connections(limit: number = MAX_LISTED): ConnectionStatus[] {
+    const list: ConnectionStatus[] = []
+    for (const live of this.#ages) {
+      if (!(list.length < limit)) break
+      const { sub, instance, mapping, to, created, bytesIn, bytesOut } = live
+      const { instance: uuid, id: node } = instance.peer
+      const of = { instance: uuid, id: sub.id, node, mapping: mapping?.id, from: sub.remote, to }
+      list.push({ ...of, created: isoTime(created), bytesIn, bytesOut })
+    }
+    return list
+  }
+
+  // --- what survives a restart ---
+
+  /** Writes what has changed, and learns nothing from here on. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  async #close(): Promise<void> {
+    clearInterval(this.#timer)
+    diagnostics.subOpen.unsubscribe(this.#onSubOpen)
+    diagnostics.subClose.unsubscribe(this.#onSubClose)
+    diagnostics.mainResume.unsubscribe(this.#onResume)
+    // What is being written now may lack the last of it.
+    await this.#saving
+    await this.#save()
+  }
+
+  /** Grows with everything that happens, and with every byte. */
+  #mark(): number {
+    const { bytesIn, bytesOut } = this.totals()
+    return this.#changes + bytesIn + bytesOut
+  }
+
+  #save(): Promise<void> {
+    this.#saving ??= this.#write().finally(() => {
+      this.#saving = undefined
+    })
+    return this.#saving
+  }
+
+  async #write(): Promise<void> {
+    const mark = this.#mark()
+    if (!this.#file || mark === this.#saved) return
+    try {
+      await this.#file.change(this.#state())
+      this.#saved = mark
+      this.#failing = false
+    } catch (error) {
+      const told = this.#failing
+      this.#failing = true
+      if (!told) this.#onProblem(ProxyError.from(error, 'PROXY_ERR_STATE'))
+    }
+  }
+
+  #state(): SavedStatistics {
+    const nodes = (table: Table<NodeRecord>): SavedNode[] =>
+      [...table].map((node) => {
+        const { id, first, last, mains, resumes, sums } = node
+        return { id, first, last, mains, resumes, ...savedSums(sums, node.lives()) }
+      })
+    return {
+      total: savedSums(this.#total, this.#ages),
+      enrolled: nodes(this.#enrolled),
+      others: nodes(this.#others),
+      mappings: [...this.#mappings].map((mapping) => {
+        const { id, first, last, sums } = mapping
+        return { id, first, last, ...savedSums(sums, mapping.lives()) }
+      }),
+    }
+  }
+
+  #load({ total, enrolled, others, mappings }: SavedStatistics): void {
+    Object.assign(this.#total, total)
+    const nodes = (saved: readonly SavedNode[], table: Table<NodeRecord>): void => {
+      for (const { id, first, last, mains, resumes, ...sums } of latest(saved, table.limit)) {
+        const node = table.add(new NodeRecord(id, first))
+        Object.assign(node, { last, mains, resumes })
+        Object.assign(node.sums, sums)
+      }
+    }
+    nodes(enrolled, this.#enrolled)
+    nodes(others, this.#others)
+    for (const { id, first, last, ...sums } of latest(mappings, this.#mappings.limit)) {
+      const mapping = this.#mappings.add(new MappingRecord(id, first))
+      mapping.last = last
+      Object.assign(mapping.sums, sums)
+    }
+  }
+}
+
+/** The file may be from a time when more were remembered. */
+function latest<T extends { last: number }>(saved: readonly T[], limit: number): T[] {
+  return [...saved].sort((a, b) => a.last - b.last).slice(-limit)
+}
+
+function isoTime(ms: number): string {
+  return new Date(ms).toISOString()
+}

@@ -1,0 +1,155 @@
+import { ProxyError } from './core/index.ts'
+import type { SymportServer } from './create-server.ts'
+import type { Connected, HubEvent } from './hub/events.ts'
+import type { Feed } from './hub/feed.ts'
+import type { Identities, Identity } from './hub/identities.ts'
+import type {
+  AddedNode,
+  ConnectionStatus,
+  MappingRequest,
+  MappingStatus,
+  NodeRequest,
+  NodeStatus,
+  Operations,
+  ReloadReport,
+  ServerStatus,
+} from './hub/operations.ts'
+import type { Statistics } from './hub/statistics.ts'
+
+export interface OperatorOptions {
+  readonly server: SymportServer
+  readonly identities: Identities
+  readonly statistics: Statistics
+  /** What the server tells. */
+  readonly feed: Feed
+  readonly version: string
+  /** The fingerprint of the server's certificate, where it is one of its own. */
+  readonly pin?: (() => Promise<string | undefined>) | undefined
+  /** Applies the changed configuration file. Without one there is nothing to reload. */
+  readonly reload?: (() => Promise<ReloadReport>) | undefined
+}
+
+/** What the operator of a running server can do and see, put together from its parts. */
+export class Operator implements Operations {
+  readonly #options: OperatorOptions
+  readonly #started = new Date()
+  /** Known once a node was added: making a certificate is for who needs it. */
+  #pin: string | undefined
+
+  constructor(options: OperatorOptions) {
+    this.#options = options
+  }
+
+  status(): ServerStatus {
+    const { server, identities, statistics, version } = this.#options
+    return {
+      version,
+      address: server.address,
+      pin: this.#pin,
+      started: this.#started.toISOString(),
+      nodes: { enrolled: identities.size, connected: server.nodes.size },
+      mappings: { count: server.mappings.size, ready: server.mappings.ready },
+      totals: statistics.totals(),
+      memory: { held: server.heldBytes, rss: process.memoryUsage.rss() },
+    }
+  }
+
+  // --- nodes ---
+
+  nodes(): NodeStatus[] {
+    const { server, identities } = this.#options
+    const enrolled = identities.list().map((identity) => this.#enrolled(identity))
+    const others = new Set([...server.nodes].filter((peer) => !isEnrolled(peer)).map(({ id }) => id))
+    return [...enrolled, ...[...others].map((id) => this.#other(id))]
+  }
+
+  async addNode(request: NodeRequest): Promise<AddedNode> {
+    await this.#learnPin()
+    return await this.#options.identities.add(request)
+  }
+
+  async addNodes(requests: readonly NodeRequest[]): Promise<AddedNode[]> {
+    await this.#learnPin()
+    return await this.#options.identities.addMany(requests)
+  }
+
+  async removeNode(id: string): Promise<void> {
+    await this.#options.identities.remove(id)
+    this.#options.statistics.forget('node', id)
+  }
+
+  async setNodeEnabled(id: string, enabled: boolean): Promise<void> {
+    await this.#options.identities.setEnabled(id, enabled)
+  }
+
+  async rotateNode(id: string, secret?: string | undefined): Promise<AddedNode> {
+    await this.#learnPin()
+    return await this.#options.identities.rotate(id, secret)
+  }
+
+  async kickNode(id: string): Promise<number> {
+    const { server, identities } = this.#options
+    const peers = [...server.nodes].filter((peer) => peer.id === id)
+    if (peers.length === 0 && !identities.has(id)) {
+      throw new ProxyError('PROXY_ERR_NOT_FOUND', `there is no node ${JSON.stringify(id)}`)
+    }
+    for (const { proxy } of peers) {
+      proxy.main.close(new ProxyError('PROXY_ERR_CLOSED', 'the operator of the server ended it', { retryable: true }))
+    }
+    return peers.length
+  }
+
+  /** What a new node may pin. Without a certificate there is no TLS, and all else works. */
+  async #learnPin(): Promise<void> {
+    this.#pin ??= await this.#options.pin?.().catch(() => undefined)
+  }
+
+  #enrolled(identity: Identity): NodeStatus {
+    const { id, enabled, created, expires, grants } = identity
+    const figures = this.#options.statistics.node(id, true)
+    return { id, enrolled: true, enabled, created, expires, grants, ...figures }
+  }
+
+  #other(id: string): NodeStatus {
+    return { id, enrolled: false, enabled: true, ...this.#options.statistics.node(id, false) }
+  }
+
+  // --- mappings ---
+
+  mappings(): MappingStatus[] {
+    return this.#options.server.mappings.status()
+  }
+
+  async addMapping(request: MappingRequest): Promise<MappingStatus> {
+    return await this.#options.server.mappings.add(request)
+  }
+
+  async removeMapping(id: string): Promise<void> {
+    await this.#options.server.mappings.remove(id)
+    this.#options.statistics.forget('mapping', id)
+  }
+
+  async setMappingEnabled(id: string, enabled: boolean): Promise<void> {
+    await this.#options.server.mappings.setEnabled(id, enabled)
+  }
+
+  // --- the rest ---
+
+  connections(limit?: number | undefined): ConnectionStatus[] {
+    return this.#options.statistics.connections(limit)
+  }
+
+  async reload(): Promise<ReloadReport> {
+    const { reload } = this.#options
+    if (!reload) throw new ProxyError('PROXY_ERR_REQUEST', 'the server was started without a configuration file')
+    return await reload()
+  }
+
+  subscribe(listener: (event: HubEvent) => void): () => void {
+    return this.#options.feed.subscribe(listener)
+  }
+}
+
+function isEnrolled({ proxy }: Connected): boolean {
+  return proxy.main.peer.credential !== ''
+}

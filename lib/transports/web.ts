@@ -1,0 +1,163 @@
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { WebSocketServer } from 'ws'
+import type { Link } from '../core/index.ts'
+import type { WebSocketLink } from './websocket-link.ts'
+
+/** Bytes of request line and headers. */
+const LONGEST_HEAD = 16_384
+/** How long a request may take to come in, with its body, in ms. */
+const REQUEST_TIMEOUT = 60_000
+const REFUSAL = 'There is nothing here.\n'
+
+export interface WebOptions {
+  /** Where the WebSocket is, without a slash at its end. */
+  readonly path: string
+  /** How long the headers of a request may take, in ms. */
+  readonly timeout: number
+  readonly onRequest?: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
+  readonly onUpgrade?: ((request: IncomingMessage, socket: Duplex, head: Buffer) => void) | undefined
+}
+
+/** A connection that speaks HTTP. */
+export interface WebVisit {
+  /** Its first request is here. */
+  onRequest(): void
+  /** It is HTTP no more: whoever has got it looks after it from now on. */
+  onHandedOver(): void
+  /** Who has sent this request, and how it came to the first proxy, or here. */
+  originOf(request: IncomingMessage): { readonly remote: string | undefined; readonly secure: boolean }
+  onLink(link: Link): void
+}
+
+/** What is loaded for the first WebSocket. */
+interface Upgrading {
+  readonly server: WebSocketServer
+  readonly WebSocketLink: typeof WebSocketLink
+}
+
+/** HTTP/1.1 on connections that somebody else has accepted. The WebSocket becomes links. */
+export class Web {
+  readonly #options: WebOptions
+  readonly #visits = new WeakMap<Duplex, WebVisit>()
+  #server: Promise<Server> | undefined
+  #upgrading: Promise<Upgrading> | undefined
+  #closed = false
+
+  constructor(options: WebOptions) {
+    this.#options = options
+  }
+
+  async serve(socket: Socket, visit: WebVisit): Promise<void> {
+    this.#server ??= this.#load()
+    const server = await this.#server
+    if (socket.destroyed || this.#closed) return
+    this.#visits.set(socket, visit)
+    server.emit('connection', socket)
+  }
+
+  close(): void {
+    this.#closed = true
+    void this.#server?.then((server) => server.close())
+  }
+
+  async #load(): Promise<Server> {
+    const { createServer } = await import('node:http')
+    const { timeout } = this.#options
+    const server = createServer({
+      maxHeaderSize: LONGEST_HEAD,
+      headersTimeout: timeout,
+      requestTimeout: Math.max(timeout, REQUEST_TIMEOUT),
+      connectionsCheckingInterval: Math.ceil(timeout / 4),
+    })
+    server.on('request', (request, response) => this.#onRequest(request, response))
+    server.on('upgrade', (request, socket, head) => {
+      // Whatever goes wrong now, and the server looks at it no more: it ends with the connection.
+      socket.on('error', () => {})
+      this.#onUpgrade(request, socket, head).catch(() => socket.destroy())
+    })
+    // It never listens, and this is what starts its look at what takes too long.
+    server.emit('listening')
+    return server
+  }
+
+  #onRequest(request: IncomingMessage, response: ServerResponse): void {
+    this.#visits.get(request.socket)?.onRequest()
+    if (this.#options.onRequest) {
+      this.#options.onRequest(request, response)
+    } else {
+      response.writeHead(404, { connection: 'close', 'content-type': 'text/plain', 'content-length': REFUSAL.length })
+      response.end(REFUSAL)
+    }
+  }
+
+  async #onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const visit = this.#visits.get(request.socket)
+    visit?.onRequest()
+    if (!visit || !this.#isOurs(request)) {
+      if (!this.#options.onUpgrade) return refuse(socket, '404 Not Found', REFUSAL)
+      visit?.onHandedOver()
+      this.#options.onUpgrade(request, socket, head)
+    } else if (isForeignPage(request)) {
+      refuse(socket, '403 Forbidden', 'Pages of other sites may not connect.\n')
+    } else {
+      await this.#onWebSocket(request, socket, head, visit)
+    }
+  }
+
+  #isOurs({ headers, url = '' }: IncomingMessage): boolean {
+    if (headers.upgrade?.toLowerCase() !== 'websocket') return false
+    const path = url.replace(/^https?:\/\/[^/?#]*|[?#].*$/gis, '').replace(/\/$/, '')
+    const protocols = headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? []
+    return path === this.#options.path || (path === '' && protocols.includes('symport'))
+  }
+
+  async #onWebSocket(request: IncomingMessage, socket: Duplex, head: Buffer, visit: WebVisit): Promise<void> {
+    this.#upgrading ??= loadUpgrading()
+    const { server, WebSocketLink } = await this.#upgrading
+    if (socket.destroyed || this.#closed) return void socket.destroy()
+    const { remote, secure } = visit.originOf(request)
+    server.handleUpgrade(request, socket, head, (ws) => {
+      visit.onHandedOver()
+      visit.onLink(new WebSocketLink(ws, { remote, transport: secure ? 'wss' : 'ws', socket }))
+    })
+  }
+}
+
+async function loadUpgrading(): Promise<Upgrading> {
+  const [{ WebSocketServer }, { SUBPROTOCOL, WEBSOCKET_SETTINGS, WebSocketLink }] = await Promise.all([
+    import('ws'),
+    import('./websocket-link.ts'),
+  ])
+  const server = new WebSocketServer({
+    ...WEBSOCKET_SETTINGS,
+    noServer: true,
+    clientTracking: false,
+    handleProtocols: (offered) => offered.has(SUBPROTOCOL) && SUBPROTOCOL,
+  })
+  return { server, WebSocketLink }
+}
+
+/**
+ * Browsers let a page connect to any site's WebSocket, and say which page it was. One that a visitor has open must not
+ * become a node in the visitor's name: from there it may reach what its owner cannot, and guess at the secret from an
+ * address that is not its owner's. A node sends no `Origin`.
+ */
+function isForeignPage({ headers }: IncomingMessage): boolean {
+  const { origin, host } = headers
+  if (origin === undefined) return false
+  try {
+    const page = new URL(origin)
+    // As the page's browser writes it: in lower case, without the port if it is the usual one.
+    return host === undefined || page.host === '' || page.host !== new URL(`${page.protocol}//${host}`).host
+  } catch {
+    return true
+  }
+}
+
+function refuse(socket: Duplex, status: string, text: string): void {
+  const headers = `Connection: close\r\nContent-Type: text/plain\r\nContent-Length: ${text.length}\r\n`
+  socket.once('finish', () => socket.destroy())
+  socket.end(`HTTP/1.1 ${status}\r\n${headers}\r\n${text}`)
+}

@@ -1,0 +1,222 @@
+import assert from 'node:assert/strict'
+import { chmodSync, writeFileSync } from 'node:fs'
+import { describe, test } from 'node:test'
+import { checkFile } from '../../apps/common/config-schema.ts'
+import { boundAt, connectNode, keptAtHome, run, SECRET, start } from '../helpers/e2e/cli.ts'
+import { startEcho, visit } from '../helpers/e2e/talk.ts'
+import { Stage } from '../helpers/system/stage.ts'
+import { logged, parseAddress, symportEnvironment } from '../helpers/system/symport.ts'
+
+/** Writes a configuration that only its owner can read, and gives its path. */
+function config(stage: Stage, name: string, text: string): string {
+  writeFileSync(stage.path(name), text, { mode: 0o600 })
+  return stage.path(name)
+}
+
+describe('symport check', { concurrency: 3 }, () => {
+  test('says ok and what a good file does, and starts nothing', async (t) => {
+    const stage = new Stage(t)
+    const path = config(
+      stage,
+      'server.toml',
+      `host = "127.0.0.1:8925"
+      uuid = "${SECRET}"
+      admin.listen = "127.0.0.1:9251"
+      [[mapping]]
+      listen = ":8078"
+      forward = "127.0.0.1:8077"
+      node = "nobody-knows-this-one"
+      [[mapping]]
+      listen = ":8079"
+      forward = "127.0.0.1:8077"
+      enabled = false
+      [[mapping]]
+      listen = ":8078/udp"
+      forward = "127.0.0.1:8077/udp"`,
+    )
+    const { status, stdout, stderr } = await run(stage, ['check', path])
+    assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
+    assert.equal(
+      stdout,
+      `${path}: ok, for a server
+  nodes connect to 127.0.0.1:8925
+  3 mappings listen here (1 switched off)
+    tcp://:8078 -> tcp://127.0.0.1:8077
+    tcp://:8079 -> tcp://127.0.0.1:8077
+    udp://:8078 -> udp://127.0.0.1:8077
+  0 at the other side
+  the API listens on 127.0.0.1:9251
+`,
+    )
+    const json = await run(stage, ['check', '--json', path])
+    assert.equal(json.status, 0)
+    const { ok, role, problems } = JSON.parse(json.stdout)
+    assert.deepEqual({ ok, role, problems }, { ok: true, role: 'server', problems: [] })
+    assert.deepEqual(keptAtHome(stage), [])
+  })
+
+  test('says all that is wrong, a line each, with the status 2', async (t) => {
+    const stage = new Stage(t)
+    const path = config(stage, 'node.json', '{"id": "a b", "prot": 1, "uuid": "symport_hunter2", "tls": {"ca": 5}}')
+    const { status, stdout, stderr } = await run(stage, ['check', path])
+    assert.deepEqual({ status, stderr }, { status: 2, stderr: '' })
+    assert.deepEqual(stdout.trimEnd().split('\n').sort(), [
+      `${path}: id: an id has 1 to 64 bytes, and no spaces`,
+      `${path}: prot: unknown key: did you mean port?`,
+      `${path}: tls.ca: write text, in quotes`,
+      `${path}: uuid: the token is damaged: copy the whole line of "symport uuid"`,
+    ])
+    const json = await run(stage, ['check', path, '--json'])
+    assert.equal(json.status, 2)
+    const { ok, problems } = JSON.parse(json.stdout)
+    assert.equal(ok, false)
+    assert.equal(problems.length, 4)
+    const other = await run(stage, ['check', '--role', 'server', path])
+    assert.match(other.stdout, /: id: unknown key: it is for a node$/m)
+  })
+
+  test('says where a file stops being TOML, and that there is none', async (t) => {
+    const stage = new Stage(t)
+    const path = config(stage, 'x.toml', 'port = 1\nhost =\n')
+    const bad = await run(stage, ['check', path])
+    assert.deepEqual(bad, {
+      status: 2,
+      stdout: `${path}: line 2, column 7: malformed TOML: invalid value\n`,
+      stderr: '',
+    })
+    const none = await run(stage, ['check', stage.path('none')])
+    assert.deepEqual(none, { status: 2, stdout: `${stage.path('none')}: there is no such file\n`, stderr: '' })
+  })
+
+  test('notices what no schema can', async (t) => {
+    const stage = new Stage(t)
+    const path = config(
+      stage,
+      'server.toml',
+      `port = 8925
+      uuid-file = "none.txt"
+      tls = { cert = "cert.pem", key = "." }
+      [[mapping]]
+      listen = ":8078"
+      forward = ":1"
+      [[mapping]]
+      listen = "127.0.0.1:8078"
+      forward = ":2"
+      [[listener]]
+      listen = "127.0.0.1:8925"
+      forward = ":3"`,
+    )
+    const { status, stdout } = await run(stage, ['check', path])
+    assert.equal(status, 2)
+    assert.deepEqual(stdout.trimEnd().split('\n'), [
+      `${path}: uuid-file: ${stage.path('none.txt')}: there is no such file`,
+      `${path}: tls.cert: ${stage.path('cert.pem')}: there is no such file`,
+      `${path}: tls.key: ${stage.path('')}: it is a folder`.replace(/\/: /, ': '),
+      `${path}: listener[0].listen: tcp://127.0.0.1:8925: the port for nodes listens there`,
+      `${path}: mapping[1].listen: tcp://127.0.0.1:8078: mapping[0].listen listens there`,
+    ])
+    const bad = config(stage, 'bad.toml', 'host = "ftp://x"')
+    assert.match((await run(stage, ['check', bad])).stdout, /: host: unknown transport "ftp"/)
+  })
+
+  test('warns of a secret that others can read or guess, and of ports that need root', async (t) => {
+    const stage = new Stage(t)
+    const path = config(stage, 'server.toml', 'uuid = "123456"\nmapping = {listen = ":80", forward = ":8080"}')
+    chmodSync(path, 0o644)
+    const { status, stdout } = await run(stage, ['check', path])
+    assert.equal(status, 0)
+    assert.match(stdout, /warning: .* holds a secret, and every user of this machine can read it: chmod 600$/m)
+    assert.match(stdout, /warning: uuid: this secret can be guessed/)
+    const root = process.getuid?.() === 0
+    assert.equal(/warning: mapping\[0\]\.listen: port 80 needs root/.test(stdout), !root)
+    assert.doesNotMatch(stdout, /123456/)
+  })
+
+  test('takes one file, and a role that there is', async (t) => {
+    const stage = new Stage(t)
+    for (const args of [[], ['a', 'b'], [''], ['a', '--role', 'x']]) {
+      const { status, stdout, stderr } = await run(stage, ['check', ...args])
+      assert.deepEqual({ status, stdout }, { status: 2, stdout: '' })
+      assert.match(stderr, /^symport: .+$/)
+    }
+  })
+})
+
+describe('--config', { concurrency: 3 }, () => {
+  test('runs a server and a node by files alone', async (t) => {
+    const stage = new Stage(t)
+    const echo = parseAddress(await startEcho(stage))
+    config(stage, 'secret.txt', SECRET)
+    const serverFile = config(
+      stage,
+      'server.toml',
+      `host = "127.0.0.1"
+      port = 0
+      uuid-file = "secret.txt"
+      state = "server-state"
+      [[mapping]]
+      listen = "127.0.0.1:0"
+      forward = "${echo.host}:${echo.port}"
+      node = "home"
+      note = "by a file"`,
+    )
+    const server = await start(stage, ['server', '--config', serverFile])
+    const at = parseAddress((await logged(server, 'listening')).address)
+    const nodeFile = config(
+      stage,
+      'node.json',
+      JSON.stringify({
+        server: `tcp://${at.host}:${at.port}`,
+        id: 'home',
+        uuid_file: 'secret.txt',
+        state: 'node-state',
+      }),
+    )
+    const node = await start(stage, ['node', '-c', nodeFile])
+    await logged(node, 'connected')
+    assert.equal(await visit(stage, await boundAt(server)), 'hello')
+  })
+
+  test('goes behind the command line', async (t) => {
+    const stage = new Stage(t)
+    const path = config(stage, 'server.toml', `host = "127.0.0.1"\nport = 1\nlog.level = "error"\nstate = "state"`)
+    const server = await start(stage, ['server', '--config', path, '--port', '0', '--log-level', 'info'], {
+      env: { SYMPORT_UUID: SECRET },
+    })
+    const { host, port } = parseAddress((await logged(server, 'listening')).address)
+    assert.equal(host, '127.0.0.1')
+    assert.notEqual(port, 1)
+    await connectNode(stage, { host, port })
+  })
+
+  test('with a bad file is an error on one line, and nothing is started or kept', async (t) => {
+    const stage = new Stage(t)
+    const path = config(stage, 'x.toml', 'port = "x"\nhots = 1')
+    for (const command of ['server', 'node']) {
+      const { status, stdout, stderr } = await run(stage, [command, '--config', path], {
+        env: symportEnvironment(stage, { SYMPORT_UUID: SECRET }),
+      })
+      assert.deepEqual({ status, stdout }, { status: 2, stdout: '' })
+      assert.match(
+        stderr,
+        /^symport: .*x\.toml: port: a port is a number from \d to 65535 \(and 1 more: symport check /,
+      )
+    }
+    assert.deepEqual(keptAtHome(stage), [])
+  })
+
+  test('has a key for every flag', async (t) => {
+    const stage = new Stage(t)
+    const apart = ['help', 'config', 'state', 'listener', 'peer_listener']
+    for (const role of ['server', 'node'] as const) {
+      const { stdout } = await run(stage, [role, '--help'])
+      const flags = [...stdout.matchAll(/^ +(?:-\w, )?--([a-z_-]+)( |$)/gm)].map(([, name = '']) => name)
+      assert.ok(flags.includes('uuid') && flags.includes('config'), flags.join())
+      for (const flag of flags.filter((name) => !apart.includes(name))) {
+        // Whichever table it is in, the error about the flag's own name says so.
+        const told = checkFile({ [flag.replaceAll('_', '-')]: [] }, role).problems.map(({ message }) => message)
+        assert.doesNotMatch(told.join(), /unknown key: (?!write it as)/, `--${flag}`)
+      }
+    }
+  })
+})

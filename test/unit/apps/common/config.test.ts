@@ -1,0 +1,530 @@
+import assert from 'node:assert/strict'
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, test } from 'node:test'
+import {
+  configMappings,
+  describe as describeProblem,
+  loadConfig,
+  mergeConfig,
+  type Role,
+  readConfig,
+} from '../../../../apps/common/config.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'symport-config-'))
+after(() => rmSync(folder, { recursive: true }))
+
+let files = 0
+function file(text: string | Uint8Array, name = 'x.toml'): string {
+  const path = join(folder, `${++files}-${name}`)
+  writeFileSync(path, text, { mode: 0o600 })
+  return path
+}
+
+/** All that is wrong with a file, a line each. */
+async function problemsOf(text: string, role?: Role): Promise<string[]> {
+  return (await readConfig(file(text), role)).problems.map(describeProblem)
+}
+
+const SERVER = `
+host = "127.0.0.1"
+port = 8925
+uuid_file = "secret.txt"
+state = "state"
+allow = "127.0.0.1:5432"
+allow-ports = ["9000-9999", "22"]
+balance = true
+enrolled-only = true
+on-duplicate = "replace"
+drain-timeout = "10s"
+resume_timeout = "0s"
+keepalive = "5s"
+
+[tls]
+cert = "/etc/cert.pem"
+key = "../key.pem"
+
+[http]
+path = "/tunnel"
+trusted-proxies = ["10.0.0.0/8", "::1"]
+real-ip-header = "Tiny-Real-IP"
+proxy-protocol = true
+
+[admin]
+listen = "127.0.0.1:9251"
+webhook = "https://example.com/hook"
+
+[log]
+level = "warn"
+file = "log/symport.log"
+
+[limits]
+sub-connections = 100
+pending-opens = 10
+opens-per-second = 50
+open-timeout = "5s"
+listeners = 3
+max-handshakes = 20
+handshakes-per-address = 4
+max-sessions = 30
+
+[buffers]
+window = "1 MiB"
+kept = "512KiB"
+held = 104857600
+
+[[mapping]]
+listen = ":8078"
+forward = "127.0.0.1:8077"
+nodes = ["a", "b", "a"]
+balance = "least-connections"
+note = "a local agent"
+enabled = false
+wait = "2s"
+health = { interval = "30s" }
+
+[[listener]]
+listen = "127.0.0.1:53/udp"
+forward = { Domain = "unix", Addr = "/run/x.sock" }
+node = "a"
+health = true
+`
+
+describe('a file', () => {
+  test('says everything that flags say, and more', async () => {
+    const path = file(SERVER)
+    const { values, listeners, listenerKeys, peerListeners, options, role, warnings } = await loadConfig(path, 'server')
+    assert.equal(role, 'server')
+    assert.deepEqual(values, {
+      host: '127.0.0.1',
+      port: '8925',
+      'uuid-file': join(folder, 'secret.txt'),
+      state: join(folder, 'state'),
+      allow: ['127.0.0.1:5432'],
+      'allow-ports': '9000-9999,22',
+      balance: true,
+      'enrolled-only': true,
+      'on-duplicate': 'replace',
+      'drain-timeout': '10s',
+      'resume-timeout': '0s',
+      keepalive: '5s',
+      cert: '/etc/cert.pem',
+      key: join(folder, '..', 'key.pem'),
+      path: '/tunnel',
+      'trusted-proxies': ['10.0.0.0/8', '::1'],
+      'real-ip-header': 'Tiny-Real-IP',
+      'proxy-protocol': true,
+      admin: '127.0.0.1:9251',
+      webhook: 'https://example.com/hook',
+      'log-level': 'warn',
+      'log-file': join(folder, 'log/symport.log'),
+    })
+    assert.deepEqual(options, {
+      limits: {
+        subConnections: 100,
+        pendingOpens: 10,
+        opensPerSecond: 50,
+        openTimeout: 5000,
+        listeners: 3,
+        windowBytes: 1024 * 1024,
+        keptBytes: 512 * 1024,
+      },
+      maxHandshakes: 20,
+      handshakesPerAddress: 4,
+      maxSessions: 30,
+      heldBytes: 104_857_600,
+    })
+    assert.deepEqual(listeners, [
+      {
+        listen: { Domain: 'udp', Addr: '127.0.0.1:53' },
+        forward: { Domain: 'unix', Addr: '/run/x.sock' },
+        nodes: ['a'],
+        health: {},
+      },
+      {
+        listen: { Domain: 'tcp', Addr: ':8078' },
+        forward: { Domain: 'tcp', Addr: '127.0.0.1:8077' },
+        nodes: ['a', 'b'],
+        balance: 'least-connections',
+        note: 'a local agent',
+        enabled: false,
+        wait: 2000,
+        health: { interval: 30_000 },
+      },
+    ])
+    assert.deepEqual(listenerKeys, ['listener[0]', 'mapping[0]'])
+    assert.deepEqual([peerListeners, warnings], [[], []])
+  })
+
+  test('of a node has the keys of a node', async () => {
+    const text = `server = "wss://example.com/symport"
+      id = "home"
+      proxy = "http://proxy.example.com:3128"
+      listener = ["1080:127.0.0.1:80", "tcp://:81,unix:///run/y.sock"]
+      [tls]
+      ca = "ca.pem"
+      [[peer-listener]]
+      listen = ":9000"
+      forward = ":80"`
+    const config = await loadConfig(file(text), 'node')
+    assert.deepEqual(config.values, {
+      server: 'wss://example.com/symport',
+      id: 'home',
+      proxy: 'http://proxy.example.com:3128',
+      ca: join(folder, 'ca.pem'),
+    })
+    assert.deepEqual(
+      [...config.listeners, ...config.peerListeners].map(({ listen, forward }) => `${listen.Addr} ${forward.Addr}`),
+      ['127.0.0.1:1080 127.0.0.1:80', ':81 /run/y.sock', ':9000 127.0.0.1:80'],
+    )
+  })
+
+  test('is TOML or JSON by its name, otherwise by how it begins', async () => {
+    const json =
+      '\ufeff{"port": 8925, "$schema": "x", "listener": {"Listen": {"Domain": "tcp", "Addr": ":1"}, "Forward": {"Domain": "tcp", "Addr": ":2"}}}'
+    for (const [text, name] of [
+      [json, 'a.json'],
+      [json, 'a.JSON'],
+      [json, 'a.conf'],
+      ['port = 8925\nlistener = "0.0.0.0:1:127.0.0.1:2"', 'a.conf'],
+      ['port = "8925"\nlistener = ["tcp://:1,tcp://:2"]', 'a.toml'],
+    ] as const) {
+      const { values, listeners } = await loadConfig(file(text, name), 'server')
+      assert.deepEqual(values, { port: '8925' }, name)
+      assert.equal(listeners[0]?.forward.Addr, '127.0.0.1:2')
+    }
+    await assert.rejects(loadConfig(file('port = 1', 'a.json'), 'server'), { code: 'PROXY_ERR_CONFIG' })
+    await assert.rejects(loadConfig(file('{"port": 1}', 'a.toml'), 'server'), { code: 'PROXY_ERR_CONFIG' })
+  })
+
+  test('says what it is for, by `role` or by keys that only one of the commands has', async () => {
+    for (const [text, role] of [
+      ['role = "node"', 'node'],
+      ['role = "server"', 'server'],
+      ['id = "x"', 'node'],
+      ['tls.pin = "x"', 'node'],
+      ['port = 1', 'server'],
+      ['tls.cert = "x"', 'server'],
+      ['', 'server'],
+    ] as const) {
+      assert.equal((await readConfig(file(text))).role, role, text)
+    }
+    const other = await problemsOf('role = "server"\nbalance = true\nmapping = []', 'node')
+    assert.deepEqual(other, ['role: the file is for "symport server"'])
+    assert.deepEqual(await problemsOf('role = "sever"'), ['role: "sever" is not known: did you mean server?'])
+  })
+
+  test('that holds a secret and can be read by everybody earns a warning', async () => {
+    if (process.platform === 'win32') return
+    for (const [text, mode, warnings] of [
+      ['uuid = "a long and winding secret"', 0o644, 1],
+      ['uuid = "a long and winding secret"', 0o640, 0],
+      ['uuid-file = "x"', 0o644, 0],
+    ] as const) {
+      const path = file(text)
+      chmodSync(path, mode)
+      const config = await loadConfig(path, 'server')
+      assert.equal(config.warnings.length, warnings)
+      assert.ok(!config.warnings.join().includes('winding'))
+    }
+  })
+})
+
+describe('what is wrong with a file', () => {
+  test('is told with file, line and column if it is no TOML or JSON', async () => {
+    for (const [text, name, says] of [
+      ['a = 1\nb = \n', 'x.toml', /x\.toml: line 2, column 5: malformed TOML: invalid value$/],
+      ['a = "b\n', 'x.toml', /x\.toml: line 1, column \d+: malformed TOML: [^\n]+$/],
+      ['{"a": 1,\n "b" 2}', 'x.json', /x\.json: line 2, column 6: malformed JSON: expected ':' before "2\}"$/],
+      ['{"a": 1', 'x.json', /x\.json: line 1, column 8: malformed JSON: expected ',' or '\}' at the end$/],
+      ['', 'x.json', /x\.json: line 1, column 1: malformed JSON/],
+      ['[1]', 'x.json', /x\.json: write a table$/],
+      ['null', 'x.json', /x\.json: write a table$/],
+    ] as const) {
+      await assert.rejects(loadConfig(file(text, name), 'server'), (error: Error & { code?: string }) => {
+        assert.equal(error.code, 'PROXY_ERR_CONFIG')
+        assert.match(error.message, says)
+        return true
+      })
+    }
+  })
+
+  test('is told if it cannot be read', async () => {
+    const rejects = (path: string, message: RegExp): Promise<void> =>
+      assert.rejects(loadConfig(path, 'server'), { code: 'PROXY_ERR_CONFIG', message })
+    await rejects(join(folder, 'no such file'), /there is no such file$/)
+    await rejects(folder, /it is a folder$/)
+    await rejects(file(Buffer.alloc(1024 * 1024 + 1, 0x20)), /larger than 1 MiB$/)
+    await rejects('/dev/zero', /larger than 1 MiB$/)
+    await rejects(file(new Uint8Array([0x61, 0xff])), /it is not UTF-8 text$/)
+    assert.deepEqual(await problemsOf(' '.repeat(1024 * 1024)), [])
+  })
+
+  test('is told by the dotted path of its key, all of it', async () => {
+    const text = `port = 99999
+      allow = ["127.0.0.1", "*:80"]
+      drain-timeout = 30
+      keepalive = "1ms"
+      balance = "yes"
+      when = 2020-01-01
+      tls.cert = "x"
+      log.level = "inof"
+      http = { real-ip-header = "a b", proxy-protocol = true }
+      limits = { pending-opens = 5000, sub-connections = 0, open-timeout = "30", max-sessions = 1.5 }
+      buffers = { window = "1XiB", kept = 5, held = -1 }
+      state = 7
+      admin = "127.0.0.1:9251"
+      listener = "1:2"
+      [[mapping]]
+      listen = ":8078"
+      forward = "127.0.0.1:99999"
+      node = "a"
+      nodes = ["b c"]
+      balance = "frist"
+      wait = "61s"
+      health = { interval = "1ms" }
+      [[mapping]]
+      forward = 5`
+    assert.deepEqual((await problemsOf(text, 'server')).sort(), [
+      'admin: write a table',
+      'allow[0]: bad pattern "127.0.0.1": write HOST:PORT, HOST:PORT-PORT or HOST:*',
+      'balance: write true or false, without quotes',
+      'buffers.held: at least 1024KiB',
+      'buffers.kept: at least 64KiB',
+      'buffers.window: write a size: "64MiB", "512KiB" or a number of bytes',
+      'drain-timeout: write a time with its unit, in quotes: "30s", "2m" or "500ms"',
+      'http.real-ip-header: "a b" is not a header\'s name',
+      'http.trusted-proxies: it is missing: http.proxy-protocol needs it',
+      'keepalive: at least 1s',
+      'limits.max-sessions: write a whole number',
+      'limits.open-timeout: "30" is not a duration: write 30s, 2m or 500ms',
+      'limits.pending-opens: at most 1024',
+      'limits.sub-connections: at least 1',
+      'listener: bad SPEC "1:2": write [bind:]port:host:hostport, or tcp://host:port,tcp://host:port, or JSON',
+      'log.level: "inof" is not known: did you mean info?',
+      'mapping[0].balance: "frist" is not known: did you mean first?',
+      'mapping[0].forward: port 99999 is out of range (1 to 65535)',
+      'mapping[0].health.interval: at least 100ms',
+      'mapping[0].nodes[0]: an id has 1 to 64 bytes, and no spaces',
+      'mapping[0].wait: at most 60s',
+      'mapping[0]: node and nodes are both there: keep one',
+      'mapping[1].forward: write text, in quotes',
+      'mapping[1].listen: it is missing',
+      'port: a port is a number from 0 to 65535',
+      'state: write text, in quotes',
+      'tls.key: it is missing: tls.cert needs it',
+      'when: unknown key: doc/config.md has all of them',
+    ])
+  })
+
+  test('is the first problem and the number of the others, for whoever starts with it', async () => {
+    const path = file('port = "x"\nstate = 1\nuuid = ""')
+    await assert.rejects(loadConfig(path, 'server'), {
+      code: 'PROXY_ERR_CONFIG',
+      message: `${path}: port: a port is a number from 0 to 65535 (and 2 more: symport check ${path})`,
+    })
+    const one = file('port = "x"')
+    await assert.rejects(loadConfig(one, 'server'), { message: `${one}: port: a port is a number from 0 to 65535` })
+  })
+
+  test('names the key that was meant, or where it belongs', async () => {
+    const unknown = async (text: string, role: Role, says: string): Promise<void> =>
+      assert.deepEqual(await problemsOf(text, role), [says])
+    await unknown('hots = "x"', 'server', 'hots: unknown key: did you mean host?')
+    await unknown('peer_listner = []', 'node', 'peer-listner: unknown key: did you mean peer-listener?')
+    await unknown('log-level = "info"', 'server', 'log-level: unknown key: write it as level in [log]')
+    await unknown(
+      'trusted_proxies = []',
+      'server',
+      'trusted-proxies: unknown key: write it as trusted-proxies in [http]',
+    )
+    await unknown('limits.window = "1MiB"', 'node', 'limits.window: unknown key: write it as window in [buffers]')
+    await unknown('log.port = 1', 'node', 'log.port: unknown key: write it as port, above all tables')
+    await unknown('id = "x"', 'server', 'id: unknown key: it is for a node')
+    await unknown('mapping = []', 'node', 'mapping: unknown key: it is for a server')
+    await unknown('log.xyzzy = 1', 'node', 'log.xyzzy: unknown key: known are level, file')
+    await unknown(
+      'mapping = [{listen = ":1", forward = ":2", blance = 1}]',
+      'server',
+      'mapping[0].blance: unknown key: did you mean balance?',
+    )
+    await unknown(
+      'listener = [{listen = ":1", forward = ":2", wait = "1s"}]',
+      'node',
+      'listener[0].wait: unknown key: known are listen, forward, note, enabled',
+    )
+    await unknown('"a\\tb\\u0007" = 1', 'node', '"a b ": unknown key: doc/config.md has all of them')
+  })
+
+  test('shows no secret', async () => {
+    for (const text of [
+      'uuid = "symport_hunter2"',
+      'uuid = "hun\\nter2"',
+      'uuid = ["hunter2"]',
+      'proxy = "http://u:hunter2@/"',
+      '[uuid]\nhunter2 = 1',
+    ]) {
+      const problems = await problemsOf(text, 'node')
+      assert.equal(problems.length, 1, text)
+      assert.doesNotMatch(problems.join(), /hunter2|ter2/)
+    }
+  })
+
+  test('is found without reaching a prototype, however the keys are called', async () => {
+    for (const text of [
+      '__proto__.port = 1',
+      '[limits.__proto__]\nx = 1',
+      'constructor.prototype.x = 1',
+      '[limits]\nprototype = 1',
+    ]) {
+      await assert.rejects(loadConfig(file(text), 'server'), { code: 'PROXY_ERR_CONFIG' }, text)
+    }
+    for (const text of ['{"__proto__": {"port": 1}}', '{"limits": {"constructor": 1}}', '{"toString": 1}']) {
+      await assert.rejects(loadConfig(file(text, 'x.json'), 'server'), { code: 'PROXY_ERR_CONFIG' }, text)
+    }
+    assert.equal('port' in {}, false)
+  })
+
+  test('is a key that is there twice, in both spellings too', async () => {
+    for (const text of ['port = 1\nport = 2', 'uuid-file = "a"\nuuid_file = "b"', '[limits]\n[limits]']) {
+      await assert.rejects(loadConfig(file(text), 'server'), { code: 'PROXY_ERR_CONFIG' }, text)
+    }
+  })
+
+  test('is told in a moment, for files that are made to be slow', async () => {
+    const long = 1024 * 1000
+    const hostile: [string, string][] = [
+      ['['.repeat(long), 'x.json'],
+      ['{"a":'.repeat(long / 5), 'x.json'],
+      [`{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`, 'x.json'],
+      [`a = ${'['.repeat(long)}`, 'x.toml'],
+      [`a = ${'{a='.repeat(long / 4)}`, 'x.toml'],
+      [`${'a.'.repeat(long / 3)}a = 1`, 'x.toml'],
+      [Array.from({ length: 60_000 }, (_, i) => `key${i} = 1`).join('\n'), 'x.toml'],
+      [`allow = [${'"x",'.repeat(long / 5)}]`, 'x.toml'],
+      [`allow = "${'@'.repeat(long)}"`, 'x.toml'],
+      [`${'x'.repeat(long)} = 1`, 'x.toml'],
+    ]
+    for (const [text, name] of hostile) {
+      const started = performance.now()
+      await assert.rejects(loadConfig(file(text, name), 'server'), (error: Error & { code?: string }) => {
+        assert.equal(error.code, 'PROXY_ERR_CONFIG')
+        assert.ok(error.message.length < 1000 && !error.message.includes('\n'), error.message.slice(0, 200))
+        return true
+      })
+      assert.ok(performance.now() - started < 5000, `${text.slice(0, 20)}: ${performance.now() - started} ms`)
+    }
+  })
+})
+
+describe('a command line and a file', () => {
+  const flags = {
+    host: undefined as string | undefined,
+    port: undefined as string | undefined,
+    server: undefined as string | undefined,
+    uuid: undefined as string | undefined,
+    'uuid-file': undefined as string | undefined,
+    state: undefined as string | undefined,
+    allow: [] as string[],
+    balance: false,
+    listener: [] as string[],
+    peer_listener: [] as string[],
+    'log-level': undefined as string | undefined,
+  }
+  const env = {}
+
+  test('without a file the command line stays as it is', () => {
+    assert.equal(mergeConfig(flags, undefined), flags)
+  })
+
+  test('the command line goes before the file, and its lists take the place of those in the file', async () => {
+    const text = 'port = 1\nallow = ["a:1", "b:2"]\nbalance = true\nlog.level = "warn"\npeer_listener = "1:c:2"'
+    const config = await loadConfig(file(text), 'server')
+    const before = structuredClone(flags)
+    assert.deepEqual(mergeConfig(flags, config, { env }), {
+      ...flags,
+      port: '1',
+      allow: ['a:1', 'b:2'],
+      balance: true,
+      'log-level': 'warn',
+      peer_listener: ['{"Listen":{"Domain":"tcp","Addr":"127.0.0.1:1"},"Forward":{"Domain":"tcp","Addr":"c:2"}}'],
+    })
+    const given = { ...flags, port: '7', allow: ['c:3'], peer_listener: ['x'], 'log-level': 'debug' }
+    assert.deepEqual(mergeConfig(given, config, { env }), { ...given, balance: true })
+    assert.deepEqual(flags, before, 'neither is changed')
+  })
+
+  test('the environment goes before the file, and the secret is one thing, however it is given', async () => {
+    const inside = await loadConfig(file('uuid = "a"'), 'server')
+    const beside = await loadConfig(file('uuid-file = "/a"'), 'server')
+    const secret = (config: typeof inside, given: object, environment: object): unknown => {
+      const { uuid, 'uuid-file': path } = mergeConfig({ ...flags, ...given }, config, { env: { ...environment } })
+      return uuid ?? path
+    }
+    assert.equal(secret(inside, {}, {}), 'a')
+    assert.equal(secret(beside, {}, {}), '/a')
+    assert.equal(secret(inside, {}, { SYMPORT_UUID: 'b' }), undefined)
+    assert.equal(secret(beside, {}, { SYMPORT_UUID: 'b' }), undefined)
+    for (const config of [inside, beside]) {
+      assert.deepEqual(mergeConfig({ ...flags, uuid: 'c' }, config, { env }), { ...flags, uuid: 'c' })
+      assert.deepEqual(mergeConfig({ ...flags, 'uuid-file': 'c' }, config, { env }), { ...flags, 'uuid-file': 'c' })
+    }
+  })
+
+  test('a place on the command line takes that of the file away, and its port where it has one', async () => {
+    const apart = await loadConfig(file('host = "a"\nport = 1'), 'node')
+    const place = (given: object, config = apart, named = false): unknown[] => {
+      const { host, port, server } = mergeConfig({ ...flags, ...given }, config, { env, named })
+      return [host ?? server, port]
+    }
+    assert.deepEqual(place({}), ['a', '1'])
+    assert.deepEqual(place({ host: 'b' }), ['b', '1'])
+    assert.deepEqual(place({ host: 'b:2' }), ['b:2', undefined])
+    assert.deepEqual(place({ server: 'wss://b/x' }), ['wss://b/x', undefined])
+    assert.deepEqual(place({ server: 'unix:///run/b' }), ['unix:///run/b', undefined])
+    assert.deepEqual(place({ port: '3' }), ['a', '3'])
+    assert.deepEqual(place({}, apart, true), [undefined, undefined])
+    const together = await loadConfig(file('host = "[::1]:1"'), 'node')
+    assert.deepEqual(place({ port: '3' }, together), ['[::1]', '3'])
+    const url = await loadConfig(file('server = "wss://a/x"'), 'node')
+    assert.deepEqual(place({ host: 'b' }, url), ['b', undefined])
+  })
+
+  test("a node's mappings come as SPECs, those of a server with all that a file says about them", async () => {
+    const spec = '{"Listen":{"Domain":"tcp","Addr":":1"},"Forward":{"Domain":"tcp","Addr":"127.0.0.1:2"}}'
+    const node = await loadConfig(
+      file('listener = [{listen = ":1", forward = ":2"}, {listen = ":3", forward = ":4", enabled = false}]'),
+      'node',
+    )
+    assert.deepEqual(mergeConfig(flags, node, { env }).listener, [spec])
+    const server = await loadConfig(
+      file('mapping = {listen = ":1", forward = ":2", note = "x", nodes = ["a", "b"]}'),
+      'server',
+    )
+    assert.deepEqual(mergeConfig(flags, server, { env }).listener, [])
+    assert.deepEqual(configMappings(flags, server), [
+      {
+        listen: { Domain: 'tcp', Addr: ':1' },
+        forward: { Domain: 'tcp', Addr: '127.0.0.1:2' },
+        nodes: ['a', 'b'],
+        note: 'x',
+      },
+    ])
+    assert.deepEqual(configMappings({ listener: ['x'] }, server), [])
+    assert.deepEqual(configMappings(flags, undefined), [])
+    const peer = await loadConfig(file('peer-listener = {listen = ":1", forward = ":2", nodes = ["a", "b"]}'), 'server')
+    assert.deepEqual(
+      mergeConfig(flags, peer, { env }).peer_listener.map((text) => JSON.parse(text).Node),
+      ['a', 'b'],
+    )
+  })
+
+  test('what the command has no flag for is an error, and not left out', async () => {
+    const config = await loadConfig(file('keepalive = "5s"'), 'server')
+    assert.throws(() => mergeConfig(flags, config, { env }), {
+      code: 'PROXY_ERR_CONFIG',
+      message: /"symport server" has no --keepalive$/,
+    })
+  })
+})
