@@ -13,6 +13,7 @@ import {
   pause,
 } from './core/index.ts'
 import type { Connected } from './hub/events.ts'
+import type { MappingTable } from './hub/mapping-table.ts'
 import { Side, type SideOptions } from './hub/side.ts'
 
 export interface NodeOptions extends SideOptions {
@@ -36,6 +37,10 @@ export interface NodeOptions extends SideOptions {
 export interface SymportNode extends AsyncDisposable {
   /** The server, while connected. */
   readonly server: Connected | undefined
+  /** The mappings of this side. */
+  readonly mappings: MappingTable
+  /** Bytes held for the server; see `heldBytes` in the options. */
+  readonly heldBytes: number
   drain(options?: { signal?: AbortSignal }): Promise<void>
   close(): Promise<void>
 }
@@ -50,10 +55,10 @@ export async function createNode(options: NodeOptions): Promise<SymportNode> {
   assertSecret(options.secret)
   // Under way while the rest starts.
   const credentials = new Credentials(options.secret, options.name)
-  const ids = import('uuid')
   const side = await Side.open(options)
+  const unused = side.budget.free
   await side.listen()
-  const running = run(side, options, credentials, ids)
+  const running = run(side, options, credentials)
 
   const drain = async ({ signal = new AbortController().signal } = {}): Promise<void> => {
     await side.drain(signal)
@@ -63,6 +68,10 @@ export async function createNode(options: NodeOptions): Promise<SymportNode> {
   return {
     get server() {
       return side.pool.pick()
+    },
+    mappings: side.mappings,
+    get heldBytes() {
+      return unused - side.budget.free
     },
     drain,
     close,
@@ -124,12 +133,7 @@ function once<T>(work: () => Promise<T>): () => Promise<T> {
   }
 }
 
-async function run(
-  side: Side,
-  options: NodeOptions,
-  credentials: Credentials,
-  ids: Promise<{ v4: () => string }>,
-): Promise<void> {
+async function run(side: Side, options: NodeOptions, credentials: Credentials): Promise<void> {
   const signal = side.stopping
   const { id: label, identity, keepalive, resumeTimeout, limits } = options
   const backoff = new Backoff()
@@ -146,7 +150,7 @@ async function run(
     try {
       const main = renewed ?? (await credentials.connect(options.dial, settings))
       renewed = undefined
-      const peer = side.add(main, options.server, (await ids).v4())
+      const peer = side.add(main, options.server)
       reason = await main.closed
       await peer.proxy.closed
       if (main.acknowledged) backoff.reset()

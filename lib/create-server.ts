@@ -1,4 +1,5 @@
 import type { KeyObject } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
 import {
   assertSecret,
   derivePsk,
@@ -66,12 +67,13 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
   const suite = suiteOf(secret)
   // Under way while the rest starts: a node that is quick waits for it in its handshake.
   const psk = enrolledOnly ? undefined : derivePsk(secret, '', suite)
-  const ids = import('uuid')
   const policyFor = (main: MainConnection): Policy | undefined =>
     isEnrolled(main) ? identities?.policyFor(main.peer.credential, options.policy) : options.policyFor?.(main)
   const side = await Side.open({ ...options, policyFor })
   const unused = side.budget.free
   const closing = new AbortController()
+  // Each handshake under way listens.
+  setMaxListeners(0, closing.signal)
   const { keepalive, resumeTimeout, limits, maxHandshakes, maxSessions } = options
   /** What each link has to prove, by name. */
   const asked = new WeakMap<Link, { readonly name: string; readonly isCurrent: () => boolean }>()
@@ -98,13 +100,12 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
 
   /** Asks everything again after each wait, and adds it in the turn in which nothing is left to wait for. */
   const welcome = async (link: Link, main: MainConnection): Promise<void> => {
-    const { v4 } = await ids
     while (!main.reason) {
       const problem = objection(link, main)
       if (problem) throw problem
       const others = othersOf(main, side.pool)
       if (onDuplicate === 'allow' || others.length === 0) {
-        const peer = side.add(main, calledHere(main), v4())
+        const peer = side.add(main, calledHere(main))
         if (others.length > 0) side.onEvent({ type: 'duplicate', peer, others })
         return
       }

@@ -31,7 +31,9 @@ function table({ command, node, cpu, ssh, parts }) {
   const rounds = [...new Set(parts.map((part) => part.rounds))].join(' or ')
   const machine = [`Node.js ${node.replace(/^v/, '')}`, `${cpu.cores} cores (${cpu.model})`, ...(ssh ? [ssh] : [])]
   const how = `Medians of ${rounds} rounds of \`${command}\`, in turn with what is compared, over loopback on one machine`
-  return `${text}\n\n${how}: ${machine.join(', ')}. A ratio is the median of the rounds' ratios.\n`
+  const wss = parts.some((part) => part.rows.some((row) => row.goal === 'reported'))
+  const over = wss ? ' What ends in wss goes through TLS and a WebSocket, the rest straight over TCP.' : ''
+  return `${text}\n\n${how}: ${machine.join(', ')}. A ratio is the median of the rounds' ratios.${over}\n`
 }
 
 function read(file) {

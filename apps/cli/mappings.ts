@@ -1,3 +1,4 @@
+import { nearest } from '../../lib/domains/nearest.ts'
 import type { Balance, MappingRequest, MappingStatus } from '../../lib/hub/operations.ts'
 import { ProxyError, parseSpec } from '../../lib/index.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
@@ -11,6 +12,7 @@ import {
   printTable,
   takeId,
   wantsJson,
+  warn,
   withDefault,
 } from '../common/operator.ts'
 import { mappingColumns, problemLines, short } from '../common/operator-tables.ts'
@@ -89,9 +91,15 @@ const add: Runnable = command({
       ...(wait === undefined ? {} : { wait }),
       ...(interval === undefined ? {} : { health: { interval } }),
     }
-    const mapping = await atServerOrFiles(values, (client) => client.addMapping(request))
+    const { mapping, known } = await atServerOrFiles(values, async (client) => {
+      const mapping = await client.addMapping(request)
+      // It is there, whatever comes of the advice.
+      const known = mapping.nodes.length === 0 ? undefined : await client.nodes().catch(() => undefined)
+      return { mapping, known: known?.map(({ id }) => id) }
+    })
     if (wantsJson(values)) printJson(mapping)
     else print(describe(mapping))
+    if (known) for (const id of mapping.nodes) if (!known.includes(id)) warn(unknownNode(id, known))
     return 0
   },
 })
@@ -167,11 +175,23 @@ function readHalves(
     )
   }
   if (forward !== undefined) return { listen, forward, nodes: ids }
+  if (isHalf(listen)) throw new ProxyError('PROXY_ERR_USAGE', `${listen} maps to what? write: ${ADD_USAGE} --node ID`)
   const { Listen, Forward, Node } = parseSpec(listen, { domains: createDomains() })
   if (Node !== undefined && ids.length > 0) {
     throw new ProxyError('PROXY_ERR_USAGE', 'the SPEC names a Node, and --node is given: keep one')
   }
   return { listen: Listen, forward: Forward, nodes: Node === undefined ? ids : [Node] }
+}
+
+/** `:8078`, `127.0.0.1:53/udp`, `[::1]:80`, `tcp://:80`: no SPEC, which has another half. */
+function isHalf(text: string): boolean {
+  return /^(?:[a-z][a-z0-9+.-]*:\/\/)?(?:\[[^\]]*\]|[^:,{}[\]]*):[0-9]+(?:\/(?:tcp|udp))?$/i.test(text)
+}
+
+function unknownNode(id: string, known: readonly string[]): string {
+  const close = nearest(id, known)
+  const advice = close === undefined ? `"symport nodes add" adds one` : `did you mean ${close}?`
+  return `node ${id} is neither enrolled nor connected: ${advice}`
 }
 
 function toBalance(text: string | undefined): Balance | undefined {

@@ -16,10 +16,12 @@ import {
   printTable,
   takeId,
   wantsJson,
+  warn,
 } from '../common/operator.ts'
 import { nodeColumns } from '../common/operator-tables.ts'
 import { readInput } from '../common/read-input.ts'
 import { checkSecret } from '../common/secret.ts'
+import { counted } from '../common/table.ts'
 
 const SECRET_FILE = {
   name: 'secret-file',
@@ -48,6 +50,8 @@ const ADD_FLAGS = [
   ...OPERATOR_FLAGS,
 ] as const
 
+/** Nodes of a list that are added before one is told how far it is. */
+const AT_ONCE = 20
 const GUESSABLE = 'this secret can be guessed by whoever watches a connection: leave it out to get a strong one'
 const LIST_USAGE = 'symport nodes list'
 const ADD_USAGE = 'symport nodes add ID [SECRET]'
@@ -98,7 +102,7 @@ const add: Runnable = command({
     const requests = readNodeList(await readInput(from, '--from')).map(
       (request): NodeRequest => ({ ...common, ...request }),
     )
-    const results = await atServerOrFiles(values, (client) => client.addNodes(requests))
+    const results = await atServerOrFiles(values, (client) => addMany(client, requests))
     return reportMany(results, wantsJson(values))
   },
 })
@@ -110,8 +114,15 @@ const remove: Runnable = command({
   examples: ['symport nodes remove office'],
   async run(values, positionals) {
     const id = takeId(positionals, 'node', 'symport nodes remove ID')
-    await atServerOrFiles(values, (client) => client.removeNode(id))
+    const left = await atServerOrFiles(values, async (client) => {
+      await client.removeNode(id)
+      // It is removed, whatever comes of the advice.
+      return await client.mappings().catch(() => [])
+    })
     if (!wantsJson(values)) print(`node ${id} is removed`)
+    const orphans = left.filter(({ nodes }) => nodes.includes(id)).map((mapping) => mapping.id)
+    if (orphans.length > 0)
+      warn(`${orphans.length === 1 ? 'this mapping names' : 'these mappings name'} it still: ${named(orphans)}`)
     return 0
   },
 })
@@ -125,7 +136,7 @@ const kick: Runnable = command({
     const id = takeId(positionals, 'node', 'symport nodes kick ID')
     const kicked = await (await openServer(values)).kickNode(id)
     if (wantsJson(values)) printJson({ kicked })
-    else print(`node ${id}: ${kicked} main connection${kicked === 1 ? '' : 's'} ended`)
+    else print(`node ${id}: ${counted(kicked, 'main connection')} ended`)
     return 0
   },
 })
@@ -220,7 +231,7 @@ function readGrants(values: {
 
 /** A secret that was made is shown this once, in a line for the other machine. */
 async function tellSecret(client: AdminClient, values: OperatorValues, added: AddedNode, done: string): Promise<void> {
-  if (added.guessable) process.stderr.write(`symport: warning: ${GUESSABLE}\n`)
+  if (added.guessable) warn(GUESSABLE)
   if (wantsJson(values)) return printJson(added)
   if (added.secret === undefined) return print(done)
   const line = `${await commandFor(client, values, added.secret)} --id ${quoted(added.id)}`
@@ -241,6 +252,24 @@ async function commandFor(client: AdminClient, values: OperatorValues, secret: s
 
 function quoted(id: string): string {
   return /^[\w.@:+-]+$/.test(id) ? id : `'${id.replaceAll("'", `'\\''`)}'`
+}
+
+/** Some of them; there may be thousands. */
+function named(ids: readonly string[]): string {
+  const more = ids.length > 10 ? ` and ${ids.length - 10} more` : ''
+  return `${ids.slice(0, 10).join(', ')}${more}`
+}
+
+/** Deriving a key takes a moment, and hundreds of them a minute: on a terminal one sees how far it is. */
+async function addMany(client: AdminClient, requests: readonly NodeRequest[]): Promise<BatchResult[]> {
+  const results: BatchResult[] = []
+  const tells = process.stderr.isTTY && requests.length > AT_ONCE
+  for (let from = 0; from < requests.length; from += AT_ONCE) {
+    if (tells) process.stderr.write(`\r\x1b[K${from} of ${requests.length} nodes are added`)
+    results.push(...(await client.addNodes(requests.slice(from, from + AT_ONCE))))
+  }
+  if (tells) process.stderr.write('\r\x1b[K')
+  return results
 }
 
 function reportMany(results: readonly BatchResult[], json: boolean): number {

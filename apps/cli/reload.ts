@@ -14,7 +14,7 @@ const reload: Runnable = command({
       printJson(report)
       return 0
     }
-    if (report.changes.length === 0) print('nothing has changed')
+    if (report.changes.length + report.restart.length === 0) print('nothing has changed')
     for (const change of report.changes) print(change)
     for (const change of report.restart) print(`needs a restart: ${change}`)
     return 0

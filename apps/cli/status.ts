@@ -12,8 +12,9 @@ import {
   problemLines,
   type Rates,
   rateKey,
+  serverColumns,
 } from '../common/operator-tables.ts'
-import { formatBytes, formatSince, formatTable, printable, type TableOptions } from '../common/table.ts'
+import { counted, formatBytes, formatSince, formatTable, printable, type TableOptions } from '../common/table.ts'
 import { watch } from '../common/watch.ts'
 
 const EVERY = '2s'
@@ -126,12 +127,18 @@ function render(status: Status, rates: ReadonlyMap<string, Rates> | undefined, o
   const { totals, memory } = server
   const total = rates?.get(ALL)
   const speed = (way: keyof Rates): string => (total ? ` (${formatBytes(total[way])}/s)` : '')
+  const isNode = server.role === 'node'
+  const { enrolled, connected } = server.nodes
+  const peers = isNode
+    ? `${connected === 0 ? 'not ' : ''}connected`
+    : `${counted(connected, 'node')} connected (${enrolled} enrolled)`
+  const columns = isNode ? serverColumns(context) : nodeColumns(context)
   const lines = [
-    `symport ${server.version} at ${server.address}, up ${formatSince(server.started, context.now)}`,
-    `${server.nodes.connected} nodes connected (${server.nodes.enrolled} enrolled), ${server.mappings.ready} of ${server.mappings.count} mappings ready`,
-    `in ${formatBytes(totals.bytesIn)}${speed('in')}, out ${formatBytes(totals.bytesOut)}${speed('out')}, ${totals.live} connections open (${totals.connections} in all), ${formatBytes(memory.rss)} of memory`,
+    `symport ${server.version} ${isNode ? 'node of' : 'at'} ${server.address}, up ${formatSince(server.started, context.now)}`,
+    `${peers}, ${server.mappings.ready} of ${counted(server.mappings.count, 'mapping')} ready`,
+    `in ${formatBytes(totals.bytesIn)}${speed('in')}, out ${formatBytes(totals.bytesOut)}${speed('out')}, ${counted(totals.live, 'connection')} open (${totals.connections} in all), ${formatBytes(memory.rss)} of memory`,
   ].map(printable)
-  if (nodes.length > 0) lines.push('', ...formatTable(nodes, nodeColumns(context), options))
+  if (nodes.length > 0) lines.push('', ...formatTable(nodes, columns, options))
   if (mappings.length > 0) lines.push('', ...formatTable(mappings, mappingColumns(context), options))
   const problems = problemLines(mappings)
   if (problems.length > 0) lines.push('', ...problems)

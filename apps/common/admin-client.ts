@@ -239,6 +239,7 @@ function unreachable(place: AdminPlace, error: unknown): ProxyError {
     ECONNREFUSED: 'nothing listens there',
     ENOTFOUND: 'the name is not known',
     ECONNRESET: 'the connection was cut',
+    ENOTDIR: 'it is a file, and not a folder',
     EACCES: isLocal ? 'permission denied: be the user that the server runs as' : 'permission denied',
   }
   const why = reasons[String(code)] ?? (error instanceof Error ? error.message : String(error))

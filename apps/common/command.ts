@@ -1,5 +1,5 @@
+import { ProxyError } from '../../lib/core/index.ts'
 import { nearest } from '../../lib/domains/nearest.ts'
-import { ProxyError } from '../../lib/index.ts'
 import { type Flag, type FlagValues, parseFlags } from './flags.ts'
 import { formatHelp } from './help.ts'
 

@@ -1,8 +1,8 @@
 import { type FileHandle, open } from 'node:fs/promises'
 import { extname } from 'node:path'
+import { ProxyError } from '../../lib/core/index.ts'
 import { findJsonProblem } from '../../lib/domains/spec-json.ts'
 import { shown } from '../../lib/domains/text.ts'
-import { ProxyError } from '../../lib/index.ts'
 
 /** A configuration file is read by people; anything longer is something else. */
 const FILE_BYTES = 1024 * 1024

@@ -1,6 +1,7 @@
-import { checkDomainEndpoint, endpointFromUrl, type Role as Half } from '../../lib/domains/endpoint-url.ts'
+import { checkDomainEndpoint, checkPair, endpointFromUrl, type Role as Half } from '../../lib/domains/endpoint-url.ts'
+import { parseSpec } from '../../lib/domains/spec.ts'
 import type { Balance, HealthCheck, MappingRequest } from '../../lib/hub/operations.ts'
-import { type DomainPlugin, type Endpoint, parseSpec, type Spec } from '../../lib/index.ts'
+import type { DomainPlugin, Endpoint, Spec } from '../../lib/index.ts'
 import { toDuration } from './flags.ts'
 
 /** Half of a mapping as a file has it: `:8078`, `127.0.0.1:53/udp`, `unix:///run/x.sock`, an endpoint. */
@@ -46,6 +47,11 @@ export function readHalf(half: FileHalf, role: Half, plugins: readonly DomainPlu
   const text = half.trim()
   if (text.includes('://')) return endpointFromUrl(text, context)
   return checkDomainEndpoint({ Domain: text.startsWith('/') ? 'unix' : 'tcp', Addr: text }, context)
+}
+
+/** Whether its halves go together. @throws ProxyError PROXY_ERR_SPEC, PROXY_ERR_ADDRESS */
+export function checkHalves(listen: FileHalf, forward: FileHalf, plugins: readonly DomainPlugin[]): void {
+  checkPair({ Listen: readHalf(listen, 'listen', plugins), Forward: readHalf(forward, 'forward', plugins) }, plugins)
 }
 
 /** What the file has, known to be well formed, as the hub takes it. */

@@ -5,7 +5,7 @@ import { type Limits, parsePattern, parsePortRanges, parseSpec } from '../../lib
 import { parseNet } from '../../lib/policy/ip.ts'
 import { parsePin } from '../../lib/transports/verify.ts'
 import { parseVia } from '../../lib/transports/via-proxy.ts'
-import { type FileHalf, type FileMapping, readHalf, type SpecTable } from './config-mapping.ts'
+import { checkHalves, type FileHalf, type FileMapping, readHalf, type SpecTable } from './config-mapping.ts'
 import {
   checked,
   count,
@@ -154,6 +154,7 @@ function tables(role: Role): Record<string, v.ObjectEntries> {
         ca: v.optional(text("A file with the certificates of the authorities to believe, instead of the system's.")),
         pin: v.optional(text('The certificate to believe, or that of the CA behind it: sha256:HEX.', parsePin)),
       },
+      admin: { listen: v.optional(text('Where the API of the node is served over TCP: host:port.')) },
       log,
       limits,
       buffers,
@@ -337,6 +338,7 @@ function mappingSchema<const E extends v.ObjectEntries>(
     const close = nearest(key, keys)
     return close === undefined ? `unknown key: known are ${keys.join(', ')}` : `unknown key: did you mean ${close}?`
   })
+  const halves = v.object({ listen: plain.listen, forward: plain.forward })
   const one = v.pipe(
     named,
     v.rawCheck(({ dataset: { value }, addIssue }) => {
@@ -344,14 +346,20 @@ function mappingSchema<const E extends v.ObjectEntries>(
         addIssue({ message: 'node and nodes are both there: keep one' })
       }
     }),
+    checked((value) => {
+      if (v.is(halves, value)) checkHalves(value.listen, value.forward, domains)
+    }),
   )
   const spec = text('A SPEC: [bind:]port:host:hostport, or two endpoint URLs with a comma.', (value) =>
     parseSpec(value, { domains }),
   )
-  const json = table(
-    'A SPEC as JSON has it.',
-    { Listen: plain.listen, Forward: plain.forward, Node: v.optional(text('The node that serves it.')) },
-    () => 'unknown key: a SPEC has Listen, Forward and Node',
+  const json = v.pipe(
+    table(
+      'A SPEC as JSON has it.',
+      { Listen: plain.listen, Forward: plain.forward, Node: v.optional(text('The node that serves it.')) },
+      () => 'unknown key: a SPEC has Listen, Forward and Node',
+    ),
+    checked(({ Listen, Forward }) => checkHalves(Listen, Forward, domains)),
   )
   const tabular = either(one, json, (value) => isTable(value) && 'Listen' in value)
   return v.pipe(

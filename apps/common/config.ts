@@ -85,9 +85,17 @@ export async function readConfig(path: string, role?: Role): Promise<ReadConfig>
   const raw = await parseConfigText(text, path)
   // Its parts are heavy, and most starts have no file.
   const { checkFile } = await import('./config-schema.ts')
+  // A server that reads thousands of mappings again has other work too: each step is a turn of its own.
+  await nextTurn()
   const { file, ...checked } = checkFile(raw, role)
   if (!file) return checked
+  await nextTurn()
   return { ...checked, config: await build(file, { path, role: checked.role, exposed }) }
+}
+
+/** Behind what is to be read and written: the first of two immediates may come before that. */
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
 }
 
 interface Source {

@@ -1,4 +1,5 @@
-import { type Endpoint, formatEndpoint, type HubEvent, type OnEvent } from '../../lib/index.ts'
+import { type Endpoint, formatEndpoint } from '../../lib/core/index.ts'
+import type { HubEvent, OnEvent } from '../../lib/index.ts'
 import type { Logger } from './log.ts'
 
 /** Lines about strangers in one minute. */

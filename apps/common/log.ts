@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { type Logger, pino } from 'pino'
-import { ProxyError } from '../../lib/index.ts'
+import { ProxyError } from '../../lib/core/index.ts'
 import { notEmpty, type StringFlag } from './flags.ts'
 
 export type { Logger } from 'pino'

@@ -19,13 +19,19 @@ export type OfflineOperations = Pick<
 
 /** @throws ProxyError PROXY_ERR_STATE if the files are damaged, or cannot be written */
 export async function openOffline(folder: StateFolder): Promise<OfflineOperations> {
-  const [{ Identities }, { MappingTable }, { Pool }, { Statistics }, { loadServerIdentity }] = await Promise.all([
-    import('../../lib/hub/identities.ts'),
-    import('../../lib/hub/mapping-table.ts'),
-    import('../../lib/hub/pool.ts'),
-    import('../../lib/hub/statistics.ts'),
-    import('../../lib/store/secrets.ts'),
-  ])
+  const [{ AuditLog, subjectOf }, { Identities }, { MappingTable }, { Pool }, { Statistics }, { loadServerIdentity }] =
+    await Promise.all([
+      import('../../lib/admin/audit.ts'),
+      import('../../lib/hub/identities.ts'),
+      import('../../lib/hub/mapping-table.ts'),
+      import('../../lib/hub/pool.ts'),
+      import('../../lib/hub/statistics.ts'),
+      import('../../lib/store/secrets.ts'),
+    ])
+  const audit = new AuditLog(folder)
+  const change = <T>(action: string, subject: string, act: () => Promise<T>): Promise<T> =>
+    // A log that cannot be written is told where there is one to tell it in.
+    audit.record({ by: 'cli', action, subject }, act, () => {})
   const over = new AbortController()
   const statistics = await Statistics.open(folder)
   const identities = await Identities.open(folder, {
@@ -41,14 +47,16 @@ export async function openOffline(folder: StateFolder): Promise<OfflineOperation
       identities.list().map(({ id, enabled, created, expires, grants }) => {
         return { id, enrolled: true, enabled, created, expires, grants, ...statistics.node(id, true) }
       }),
-    addNode: (request) => identities.add(request),
-    removeNode: (id) => identities.remove(id),
-    setNodeEnabled: (id, enabled) => identities.setEnabled(id, enabled),
-    rotateNode: (id, secret) => identities.rotate(id, secret),
+    addNode: (request) => change('node.add', request.id, () => identities.add(request)),
+    removeNode: (id) => change('node.remove', id, () => identities.remove(id)),
+    setNodeEnabled: (id, enabled) =>
+      change(enabled ? 'node.enable' : 'node.disable', id, () => identities.setEnabled(id, enabled)),
+    rotateNode: (id, secret) => change('node.rotate', id, () => identities.rotate(id, secret)),
     mappings: () => table.status(),
-    addMapping: (request) => table.add(request),
-    removeMapping: (id) => table.remove(id),
-    setMappingEnabled: (id, enabled) => table.setEnabled(id, enabled),
+    addMapping: (request) => change('mapping.add', subjectOf(request), () => table.add(request)),
+    removeMapping: (id) => change('mapping.remove', id, () => table.remove(id)),
+    setMappingEnabled: (id, enabled) =>
+      change(enabled ? 'mapping.enable' : 'mapping.disable', id, () => table.setEnabled(id, enabled)),
     async [Symbol.asyncDispose]() {
       over.abort()
       await Promise.all([table.close(), statistics.close()])

@@ -50,6 +50,13 @@ export function nodeColumns(context: TableContext): Column<NodeStatus>[] {
   ]
 }
 
+/** What a node tells about its server. */
+export function serverColumns(context: TableContext): Column<NodeStatus>[] {
+  return nodeColumns(context)
+    .filter(({ title }) => title !== 'SHARED')
+    .map((column) => (column.title === 'NODE' ? { ...column, title: 'SERVER' } : column))
+}
+
 const MAPPING_COLORS: Record<MappingStatus['state'], Color> = {
   ready: 'green',
   'no node': 'yellow',

@@ -1,4 +1,5 @@
 import { nearest } from '../../lib/domains/nearest.ts'
+import type { MappingStatus } from '../../lib/hub/operations.ts'
 import { ProxyError } from '../../lib/index.ts'
 import {
   type AdminClient,
@@ -14,7 +15,7 @@ import type { Flag, StringFlag } from './flags.ts'
 import { formatHelp } from './help.ts'
 import { stateFolder } from './identity.ts'
 import type { OfflineOperations } from './offline.ts'
-import { type Column, formatTable, type TableOptions } from './table.ts'
+import { type Column, formatTable, printable, type TableOptions } from './table.ts'
 
 type BooleanFlag<Name extends string> = Flag & { readonly name: Name; readonly kind: 'boolean' }
 
@@ -67,6 +68,9 @@ export async function atServerOrFiles<T>(values: OperatorValues, act: (client: A
   if (values.admin !== undefined || (await serverRuns(await localPlace(folder)))) return await act(client)
   const { openOffline } = await import('./offline.ts')
   const files = await openOffline(folder)
+  process.stderr.write(
+    `symport: no server runs with ${folder.path}: this is about its files, for the next one that does\n`,
+  )
   try {
     return await act(offlineClient(files, folder.path))
   } finally {
@@ -102,14 +106,20 @@ function offlineClient(files: OfflineOperations, path: string): AdminClient {
       return named(files.nodes(), id)
     },
     rotateNode: (id, secret) => files.rotateNode(id, secret),
-    mappings: async () => files.mappings(),
-    addMapping: (request) => files.addMapping(request),
+    mappings: async () => files.mappings().map(unserved),
+    addMapping: async (request) => unserved(await files.addMapping(request)),
     removeMapping: (id) => files.removeMapping(id),
     async setMappingEnabled(id, enabled) {
       await files.setMappingEnabled(id, enabled)
-      return named(files.mappings(), id)
+      return unserved(named(files.mappings(), id))
     },
   }
+}
+
+/** That nothing listens is no failure where nothing runs. */
+function unserved(mapping: MappingStatus): MappingStatus {
+  const { problem: _, ...rest } = mapping
+  return mapping.state === 'failed' ? { ...rest, state: 'no node' } : mapping
 }
 
 function named<T extends { readonly id: string }>(list: readonly T[], id: string): T {
@@ -216,6 +226,11 @@ export function printJson(value: unknown): void {
 
 export function print(line: string): void {
   process.stdout.write(`${line}\n`)
+}
+
+/** About something that was done all the same. On standard error: what is printed may be for a machine. */
+export function warn(line: string): void {
+  process.stderr.write(`symport: warning: ${printable(line)}\n`)
 }
 
 /** What the terminal is like just now. */

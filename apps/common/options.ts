@@ -1,15 +1,10 @@
-import {
-  type DomainPlugin,
-  type Keepalive,
-  type Pattern,
-  ProxyError,
-  parsePattern,
-  parseSpec,
-  type Spec,
-  tcp,
-  udp,
-  unix,
-} from '../../lib/index.ts'
+import { type DomainPlugin, type Keepalive, ProxyError } from '../../lib/core/index.ts'
+import { parseSpec } from '../../lib/domains/spec.ts'
+import { tcp } from '../../lib/domains/tcp.ts'
+import { udp } from '../../lib/domains/udp.ts'
+import { unix } from '../../lib/domains/unix.ts'
+import type { Pattern, Spec } from '../../lib/index.ts'
+import { parsePattern } from '../../lib/policy/patterns.ts'
 import { type ListFlag, type StringFlag, toDuration } from './flags.ts'
 import { LOG_FLAGS } from './log.ts'
 import { SECRET_FLAGS } from './secret.ts'

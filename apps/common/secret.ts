@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline/promises'
 import { PassThrough } from 'node:stream'
-import { ProxyError, readToken } from '../../lib/index.ts'
+import { ProxyError, readToken } from '../../lib/core/index.ts'
 import type { StringFlag } from './flags.ts'
 
 export const SECRET_FLAGS: readonly [StringFlag<'uuid'>, StringFlag<'uuid-file'>] = [

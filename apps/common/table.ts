@@ -108,6 +108,11 @@ export function cutTo(text: string, width: number): string {
   return `${cut.trimEnd()}…`
 }
 
+/** `1 node`, `2 nodes`. */
+export function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`
+}
+
 const UNITS = ['KiB', 'MiB', 'GiB', 'TiB', 'PiB']
 
 /** `0 B`, `999 B`, `1.2 KiB`, `34 MiB`: three figures at most. */

@@ -1,7 +1,10 @@
 import { readFile } from 'node:fs/promises'
-import { ProxyError, parseCa, parsePin, parseVia, type Verify, type Via } from '../../lib/index.ts'
+import { ProxyError } from '../../lib/core/index.ts'
+import type { Verify, Via } from '../../lib/index.ts'
 import { parseNet } from '../../lib/policy/ip.ts'
 import type { OnePortOptions } from '../../lib/transports/one-port.ts'
+import { parseCa, parsePin } from '../../lib/transports/verify.ts'
+import { parseVia } from '../../lib/transports/via-proxy.ts'
 import { type Flag, type ListFlag, notEmpty, type StringFlag } from './flags.ts'
 
 export const DEFAULT_PATH = '/symport'
@@ -60,7 +63,7 @@ export const LISTEN_FLAGS: readonly [
     name: 'real-ip-header',
     kind: 'string',
     value: 'NAME',
-    help: "The header in which trusted proxies tell the client's address. Default: Forwarded or X-Forwarded-For.",
+    help: "The header in which trusted proxies tell the client's address. Default: X-Forwarded-For, or else Forwarded.",
   },
 ]
 

@@ -1,24 +1,14 @@
+import { type Abortable, type Link, ProxyError } from '../../lib/core/index.ts'
 import { formatHostPort, type HostPort, parseHostPort } from '../../lib/domains/address.ts'
 import { nearest } from '../../lib/domains/nearest.ts'
 import { shown } from '../../lib/domains/text.ts'
-import {
-  type Abortable,
-  dialTcp,
-  dialTcpVia,
-  dialTls,
-  dialUnix,
-  dialWebSocket,
-  type Link,
-  type LinkListener,
-  listenTcp,
-  listenUnix,
-  ProxyError,
-  type ProxyTarget,
-  type Verify,
-  type Via,
-  viaFromEnvironment,
-} from '../../lib/index.ts'
-import { listenOnePort, type OnePortOptions } from '../../lib/transports/one-port.ts'
+import type { LinkListener, ProxyTarget, Verify, Via } from '../../lib/index.ts'
+import type { OnePortOptions } from '../../lib/transports/one-port.ts'
+import { dialTcp, listenTcp, type TcpAddress } from '../../lib/transports/tcp.ts'
+import { dialTls } from '../../lib/transports/tls.ts'
+import { dialUnix, listenUnix } from '../../lib/transports/unix.ts'
+import { dialTcpVia, viaFromEnvironment } from '../../lib/transports/via-proxy.ts'
+import { dialWebSocket } from '../../lib/transports/websocket.ts'
 import { DEFAULT_PATH, type DialSettings } from './transport-flags.ts'
 
 export const DEFAULT_PORT = 925
@@ -154,4 +144,14 @@ function verifyOf({ dialling }: PlaceOptions): Verify {
 function viaFor(target: ProxyTarget, { dialling }: PlaceOptions): Via | undefined {
   if (dialling?.via === 'none') return undefined
   return dialling?.via ?? viaFromEnvironment(target, process.env)
+}
+
+/** Loaded when called for: a node starts without it. */
+async function listenOnePort(
+  at: TcpAddress | { path: string },
+  options: OnePortOptions,
+  onLink: (link: Link) => void,
+): Promise<LinkListener> {
+  const onePort = await import('../../lib/transports/one-port.ts')
+  return await onePort.listenOnePort(at, options, onLink)
 }

@@ -1,7 +1,10 @@
 import { hostname } from 'node:os'
-import { createNode, createPolicy, type DomainPlugin, ProxyError } from '../../lib/index.ts'
+import { type DomainPlugin, ProxyError } from '../../lib/core/index.ts'
+import { createNode } from '../../lib/create-node.ts'
+import { createPolicy } from '../../lib/policy/policy.ts'
 import { keepSecret, loadNodeKey, readSecret, secretFileFor } from '../../lib/store/secrets.ts'
 import type { StateFolder } from '../../lib/store/state-folder.ts'
+import { parseAdminAddress } from '../common/admin-address.ts'
 import { command, type Runnable } from '../common/command.ts'
 import { applyConfig, CONFIG_FLAG } from '../common/config.ts'
 import { logEvents } from '../common/events.ts'
@@ -13,6 +16,7 @@ import { askSecret, givenSecret } from '../common/secret.ts'
 import { DIAL_FLAGS, type DialSettings, parseDialFlags } from '../common/transport-flags.ts'
 import { DEFAULT_PORT, type Place, parsePlace } from '../common/transports.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
+import { observe } from './observe.ts'
 
 const FLAGS = [
   { name: 'host', kind: 'string', value: 'HOST', help: 'The server: host, host:port or a URL. Default: 127.0.0.1.' },
@@ -44,6 +48,12 @@ const FLAGS = [
     help: 'The server listens (if it allows), this side forwards.',
   },
   ...DIAL_FLAGS,
+  {
+    name: 'admin',
+    kind: 'string',
+    value: 'ADDR',
+    help: 'Serve "symport status", the API and /metrics of this node here, for whoever has the token in the state folder, and on a socket there: 127.0.0.1:9251.',
+  },
   CONFIG_FLAG,
   ...COMMON_FLAGS,
 ] as const
@@ -70,6 +80,7 @@ const node: Runnable = command({
     const place = serverPlace(values, positionals, await parseDialFlags(values))
     const dial = values.allow.length > 0 ? parsePatterns(values.allow) : 'any'
     const { drainTimeout: timeout, ...times } = parseTimes(values)
+    const tcp = parseAdminAddress(values.admin)
     const id = checkId(values.id ?? hostname().slice(0, 64))
     const given = await givenSecret(values)
     const state = stateFolder(values.state)
@@ -81,6 +92,8 @@ const node: Runnable = command({
     const { privateKey, exposed } = await loadNodeKey(state)
     warnExposed(log, state.path, found.exposed || exposed)
     const stop = stopSignal()
+    await using observer = tcp && (await observe({ tcp, folder: state, server: place.name, log }))
+    const onEvent = logEvents(log, 'node', false)
     const node = await createNode({
       dial: (options) => place.dial(options),
       server: place.name,
@@ -94,8 +107,13 @@ const node: Runnable = command({
       ...times,
       ...config?.options,
       policy: createPolicy({ dial, listenPorts: 'any' }),
-      onEvent: logEvents(log, 'node', false),
+      ...observer?.hooks,
+      onEvent(event) {
+        onEvent(event)
+        observer?.hooks.onEvent(event)
+      },
     })
+    observer?.serve(node)
     return await untilStopped(node, { stop, timeout: () => timeout, log })
   },
 })

@@ -1,5 +1,6 @@
-import { type HostPort, parseHostPort } from '../../lib/domains/address.ts'
+import type { HostPort } from '../../lib/domains/address.ts'
 import { type OnDuplicate, ProxyError } from '../../lib/index.ts'
+import { parseAdminAddress } from '../common/admin-address.ts'
 import { type Flag, notEmpty, type StringFlag } from '../common/flags.ts'
 
 const ON_DUPLICATE: readonly OnDuplicate[] = ['allow', 'refuse', 'replace']
@@ -48,25 +49,14 @@ export function parseOperatorFlags(values: {
   if (rule !== undefined && !onDuplicate) {
     throw usage(`--on-duplicate: ${JSON.stringify(rule.slice(0, 40))} is not one of ${ON_DUPLICATE.join(', ')}`)
   }
-  const admin = notEmpty(values.admin, 'admin')
   const webhook = notEmpty(values.webhook, 'webhook')
   if (webhook !== undefined && !/^https?:$/.test(protocolOf(webhook))) {
     throw usage('--webhook: the URL begins with http:// or https://')
   }
   return {
     onDuplicate,
-    admin: admin === undefined ? undefined : adminAddress(admin),
+    admin: parseAdminAddress(values.admin),
     webhook: webhook === undefined ? undefined : { url: webhook },
-  }
-}
-
-/** What administers is on loopback, unless an address is named. */
-function adminAddress(text: string): HostPort {
-  try {
-    const at = parseHostPort(/^[0-9]+$/.test(text) ? `:${text}` : text, { allowZero: true })
-    return at.host === '' ? { ...at, host: '127.0.0.1' } : at
-  } catch (cause) {
-    throw usage(`--admin: ${cause instanceof Error ? cause.message : String(cause)}`, cause)
   }
 }
 
@@ -74,6 +64,6 @@ function protocolOf(url: string): string {
   return URL.canParse(url) ? new URL(url).protocol : ''
 }
 
-function usage(message: string, cause?: unknown): ProxyError {
-  return new ProxyError('PROXY_ERR_USAGE', message, cause === undefined ? {} : { cause })
+function usage(message: string): ProxyError {
+  return new ProxyError('PROXY_ERR_USAGE', message)
 }

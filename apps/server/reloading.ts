@@ -45,6 +45,8 @@ export function reloader<
 >(options: Reloadable<Values>): () => Promise<ReloadReport> {
   const { flags, path } = options
   let config = options.config
+  // What needs a restart needs it until there is one.
+  const started = options.config
   let last: Promise<unknown> = Promise.resolve()
   const reload = async (): Promise<ReloadReport> => {
     const next = await loadConfig(path, 'server')
@@ -53,7 +55,7 @@ export function reloader<
     const lines = diff.mappings ? await options.setMappings(configMappings(flags, next)) : []
     apply()
     config = next
-    return { changes: [...diff.changes, ...lines], restart: diff.restart }
+    return { changes: [...diff.changes, ...lines], restart: diffConfig(started, next, flags).restart }
   }
   // One after the other: a signal and a command may come together.
   return () => {

@@ -160,8 +160,7 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   onHangUp(log, async () => {
     await certificates.reload()
     if (!reload) return { changes: [], restart: [] }
-    void admin.audit.add({ by: 'reload', action: 'config.reload', subject: '' }).catch(problemsTo(log))
-    return await reload()
+    return await admin.audit.record({ by: 'reload', action: 'config.reload', subject: '' }, reload, problemsTo(log))
   })
   return await untilStopped(running, { stop, timeout: () => times.drainTimeout, log })
 }

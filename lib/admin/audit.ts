@@ -1,6 +1,6 @@
 import { type FileHandle, mkdir, open, rename } from 'node:fs/promises'
 import { ProxyError } from '../core/errors.ts'
-import type { AuditEntry } from '../hub/operations.ts'
+import type { AuditEntry, MappingRequest } from '../hub/operations.ts'
 import { type StateFolder, stateError } from '../store/state-folder.ts'
 import type { AuditLine } from './schemas.ts'
 
@@ -44,6 +44,28 @@ export class AuditLog {
       this.#writing = undefined
     })
     await this.#writing
+  }
+
+  /**
+   * Does a change and writes it down, whatever comes of it. `onError` hears of a log that cannot be written: the change is
+   * made or not by then, and that is no reason to say otherwise.
+   */
+  async record<T>(
+    entry: Pick<AuditEntry, 'by' | 'action' | 'subject'>,
+    act: () => Promise<T>,
+    onError: (error: ProxyError) => void,
+  ): Promise<T> {
+    let error: ProxyError | undefined
+    try {
+      return await act()
+    } catch (thrown) {
+      error = ProxyError.from(thrown, 'PROXY_ERR_INTERNAL')
+      throw thrown
+    } finally {
+      await this.add({ ...entry, ...(error ? { error: error.code } : {}) }).catch((problem) =>
+        onError(ProxyError.from(problem, 'PROXY_ERR_STATE')),
+      )
+    }
   }
 
   /** The newest entries, the newest first. Lines that are damaged are left out. */
@@ -103,6 +125,11 @@ export class AuditLog {
       await handle?.close()
     }
   }
+}
+
+/** What a mapping is called before it has an id. */
+export function subjectOf({ listen }: MappingRequest): string {
+  return typeof listen === 'string' ? listen : `${listen.Domain}://${listen.Addr}`
 }
 
 function toJson(line: string): unknown {

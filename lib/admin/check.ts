@@ -23,7 +23,7 @@ export function checkQuery<T>(schema: Schema<T>, query: unknown): T {
   const numbers = entriesOf(schema)
   const read = ([name, value]: [string, unknown]): [string, unknown] => {
     const isNumber = coreOf(numbers?.[name])?.type === 'number'
-    return [name, isNumber && typeof value === 'string' && /^[0-9]{1,9}$/.test(value) ? Number(value) : value]
+    return [name, isNumber && typeof value === 'string' && /^-?[0-9]{1,9}$/.test(value) ? Number(value) : value]
   }
   return check(schema, Object.fromEntries(Object.entries(query).map(read)))
 }

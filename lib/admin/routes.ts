@@ -1,6 +1,6 @@
 import { ProxyError } from '../core/errors.ts'
 import type { ConnectionStatus, MappingStatus, NodeRequest, NodeStatus, Operations } from '../hub/operations.ts'
-import type { AuditLog } from './audit.ts'
+import { type AuditLog, subjectOf } from './audit.ts'
 import { check, checkQuery } from './check.ts'
 import { publicFailure } from './failures.ts'
 import * as shape from './schemas.ts'
@@ -42,21 +42,8 @@ const AT_ONCE = 16
 
 /** Everything below /api/v1 but the event stream and the description of it all. */
 export function createRoutes({ operations, audit, onError }: Sources): Route[] {
-  /** Does a change and writes it down, whatever comes of it. */
-  const change = async <T>(by: string, action: string, subject: string, act: () => Promise<T>): Promise<T> => {
-    let error: ProxyError | undefined
-    try {
-      return await act()
-    } catch (thrown) {
-      error = ProxyError.from(thrown, 'PROXY_ERR_INTERNAL')
-      throw thrown
-    } finally {
-      // The change is made or not by now: a log that cannot be written is told, and no reason to say otherwise.
-      await audit
-        .add({ by, action, subject, ...(error ? { error: error.code } : {}) })
-        .catch((problem) => onError(ProxyError.from(problem, 'PROXY_ERR_STATE')))
-    }
-  }
+  const change = <T>(by: string, action: string, subject: string, act: () => Promise<T>): Promise<T> =>
+    audit.record({ by, action, subject }, act, onError)
 
   const nodeOf = (id: string): NodeStatus => found(operations.nodes(), id, 'node')
   const mappingOf = (id: string): MappingStatus => found(operations.mappings(), id, 'mapping')
@@ -205,9 +192,7 @@ export function createRoutes({ operations, audit, onError }: Sources): Route[] {
       status: 201,
       run: async ({ body, by }) => {
         const request = check(shape.mappingRequest, body)
-        const { listen } = request
-        const subject = typeof listen === 'string' ? listen : `${listen.Domain}://${listen.Addr}`
-        return await change(by, 'mapping.add', subject, () => operations.addMapping(request))
+        return await change(by, 'mapping.add', subjectOf(request), () => operations.addMapping(request))
       },
     },
     mapping('GET', '', {
@@ -259,7 +244,9 @@ export function createRoutes({ operations, audit, onError }: Sources): Route[] {
 
 /** Whether the server does what its configuration says; `trusted` may read where that maps to. */
 export function readiness(operations: Operations, trusted: boolean): shape.Readiness {
-  if (operations.status().address === '') return { ready: false, reason: 'the server does not listen' }
+  const { role, address, nodes } = operations.status()
+  if (address === '') return { ready: false, reason: 'the server does not listen' }
+  if (role === 'node' && nodes.connected === 0) return { ready: false, reason: 'the server is not connected' }
   const failed = operations.mappings().filter(({ source, state }) => source === 'config' && state === 'failed')
   const [first] = failed
   if (!first) return { ready: true }

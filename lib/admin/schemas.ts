@@ -49,8 +49,9 @@ export interface Readiness {
   readonly reason?: string | undefined
 }
 
+const ID_RULE = 'has a space in it, or a character that does not show'
 /** A node's id, 1 to 64 bytes without spaces and control characters. */
-const nodeId = v.pipe(v.string(), v.minLength(1), v.maxLength(64), v.regex(/^[^\s\p{C}]+$/u, 'has a space in it'))
+const nodeId = v.pipe(v.string(), v.minLength(1), v.maxLength(64), v.regex(/^[^\s\p{C}]+$/u, ID_RULE))
 const someText = (longest: number) => v.pipe(v.string(), v.minLength(1), v.maxLength(longest))
 const secret = someText(1024)
 const patterns = v.pipe(v.array(someText(300)), v.maxLength(1000))
@@ -195,6 +196,7 @@ export const connectionStatus: Schema<ConnectionStatus> = v.looseObject({
 
 export const serverStatus: Schema<ServerStatus> = v.looseObject({
   version: v.string(),
+  role: v.optional(v.picklist(['server', 'node'])),
   address: v.string(),
   pin: v.optional(v.string()),
   started: time,

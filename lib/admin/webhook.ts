@@ -1,5 +1,6 @@
 import { createHmac } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
+import { v4 as uuid } from 'uuid'
 import { ProxyError } from '../core/errors.ts'
 import type { HubEvent } from '../hub/events.ts'
 import { type EventJson, eventJson } from './event-json.ts'
@@ -58,7 +59,8 @@ export class Webhook {
 
   async #send(): Promise<void> {
     for (let event = this.#queue.shift(); event && !this.#closing.signal.aborted; event = this.#queue.shift()) {
-      const problem = await this.#deliver(JSON.stringify(event))
+      // Tries of one event have one id, so that a receiver can tell.
+      const problem = await this.#deliver(JSON.stringify({ id: uuid(), ...event }))
       if (problem !== undefined && !this.#failing && !this.#closing.signal.aborted) {
         // The path may be what authorises the sender.
         this.#onError(new ProxyError('PROXY_ERR_WEBHOOK', `the webhook at ${this.#url.origin} fails: ${problem}`))

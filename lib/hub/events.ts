@@ -11,6 +11,10 @@ export interface Connected {
   readonly connectedAt: Date
   /** Where it is now, or was last. */
   readonly remote: string | undefined
+  /** How it comes, or came: `tcp`, `wss`. */
+  readonly transport: string | undefined
+  /** Whether `id` is proven, by a credential of its own. */
+  readonly enrolled: boolean
 }
 
 /** What happens in a server or a node, told as it happens: for logs, and for whoever embeds them. */

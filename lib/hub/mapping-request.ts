@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { checkEndpoint, type DomainPlugin, type Endpoint, type Mapping, ProxyError } from '../core/index.ts'
-import { checkDomainEndpoint } from '../domains/endpoint-url.ts'
+import { checkDomainEndpoint, checkPair } from '../domains/endpoint-url.ts'
 import { nearest } from '../domains/nearest.ts'
 import { type EndpointContext, parseEndpointUrl, type Role, type Spec } from '../domains/spec.ts'
 import { shown } from '../domains/text.ts'
@@ -92,9 +92,13 @@ export function readMappingRequest(request: unknown, domains: readonly DomainPlu
   const result = v.safeParse(MAPPING_REQUEST, request)
   if (!result.success) throw shapeError(result.issues[0])
   const { listen, forward, nodes, balance, note, enabled, wait, health } = result.output
-  return {
+  const halves = {
     Listen: readEndpoint(listen, 'listen', domains),
     Forward: readEndpoint(forward, 'forward', domains),
+  }
+  checkHalves(halves, domains)
+  return {
+    ...halves,
     nodes: [...new Set(nodes)],
     balance,
     note: note ?? '',
@@ -128,6 +132,14 @@ function readEndpoint(value: Endpoint | string, role: Role, plugins: readonly Do
     const text = typeof value === 'string' ? value : `${value.Domain}://${value.Addr}`
     const named = reason.startsWith('bad endpoint') ? reason : `${shown(text)}: ${reason}`
     throw new ProxyError('PROXY_ERR_REQUEST', `${role} ${named}`, { cause: error })
+  }
+}
+
+function checkHalves(halves: Mapping, domains: readonly DomainPlugin[]): void {
+  try {
+    checkPair(halves, domains)
+  } catch (error) {
+    throw new ProxyError('PROXY_ERR_REQUEST', error instanceof Error ? error.message : String(error), { cause: error })
   }
 }
 

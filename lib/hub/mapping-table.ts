@@ -31,6 +31,8 @@ const MAX_MAPPINGS = 10_000
 /** Changes that wait for their turn, and that are written together. */
 const MAX_CHANGES = 10_000
 const TOGETHER = 256
+/** Requests that are checked in one turn of the event loop. */
+const IN_ONE_TURN = 250
 /** Listens under way at once at the start. */
 const AT_ONCE = 64
 const RETRY_DELAY = 5000
@@ -176,7 +178,8 @@ export class MappingTable {
   }
 
   /**
-   * Adds a mapping. One of run time listens and is kept when the promise resolves, or else is not there.
+   * Adds a mapping. One of run time listens (in a table that was started) and is kept when the promise resolves, or else
+   * is not there.
    *
    * @throws ProxyError PROXY_ERR_REQUEST, PROXY_ERR_EXISTS, PROXY_ERR_LISTEN_FAILED, PROXY_ERR_STATE
    */
@@ -258,10 +261,13 @@ export class MappingTable {
    */
   async setConfigured(requests: readonly MappingRequest[]): Promise<string[]> {
     if (requests.length > MAX_MAPPINGS) throw tooMany()
-    return await this.#setList(
-      'config',
-      requests.map((request) => readMappingRequest(request, this.#options.domains)),
-    )
+    const list: MappingSettings[] = []
+    for (const request of requests) {
+      list.push(readMappingRequest(request, this.#options.domains))
+      // Checking thousands takes a while, in which what is open wants to go on.
+      if (list.length % IN_ONE_TURN === 0) await nextTurn()
+    }
+    return await this.#setList('config', list)
   }
 
   /** The mappings of the command line, in their order. Two that listen at the same place are there both; one fails. */
@@ -422,7 +428,7 @@ export class MappingTable {
   /** What only gives mappings from elsewhere their ids is written some time: they are there without it. */
   #keepIds(): void {
     const { value } = this.#file ?? {}
-    if (value && JSON.stringify(value) !== JSON.stringify(this.#kept())) this.#keeping = this.#keep()
+    if (value && !sameIds(value, this.#kept())) this.#keeping = this.#keep()
   }
 
   #kept(): Kept {
@@ -512,6 +518,7 @@ export class MappingTable {
 
   /** For one that is asked for now, and whose asker is told. */
   async #listenOr(mapping: LiveMapping, takeBack: () => Promise<void> | void): Promise<void> {
+    if (!this.#started) return
     try {
       await mapping.listen(true)
       this.#assertOpen()
@@ -581,7 +588,23 @@ function numbered<T>(all: readonly T[], keyOfOne: (one: T) => string): [string, 
 /** What two settings of one mapping differ in, in the words of a `MappingRequest`. */
 function differences(before: MappingSettings, after: MappingSettings): string[] {
   const names = ['nodes', 'balance', 'note', 'enabled', 'wait', 'health'] as const
-  return names.filter((name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]))
+  return names.filter((name) => {
+    const [was, is] = [before[name], after[name]]
+    return was !== is && JSON.stringify(was) !== JSON.stringify(is)
+  })
+}
+
+/** Whether both call mappings from elsewhere the same. */
+function sameIds(one: Kept, other: Kept): boolean {
+  if (one.next !== other.next || one.given.length !== other.given.length) return false
+  return one.given.every(({ source, key, id }, index) => {
+    const twin = other.given[index]
+    return twin !== undefined && twin.id === id && twin.key === key && twin.source === source
+  })
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }
 
 async function inParallel<T>(all: readonly T[], atOnce: number, work: (one: T) => Promise<void>): Promise<void> {

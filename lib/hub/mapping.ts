@@ -54,6 +54,8 @@ export class LiveMapping implements MappingIdentity {
   readonly id: string
   readonly source: Source
   readonly created: string
+  /** See `keyOf`: it stays what it is, whatever else changes. */
+  readonly key: string
   readonly #context: MappingContext
   #settings: MappingSettings
   #listener: Listener | undefined
@@ -73,16 +75,13 @@ export class LiveMapping implements MappingIdentity {
     this.id = id
     this.source = source
     this.created = created
+    this.key = keyOf(settings)
     this.#settings = settings
     this.#context = context
   }
 
   get settings(): MappingSettings {
     return this.#settings
-  }
-
-  get key(): string {
-    return keyOf(this.#settings)
   }
 
   get spec(): Spec {
@@ -255,22 +254,30 @@ export class LiveMapping implements MappingIdentity {
 
   // --- for people ---
 
+  /** Of thousands of mappings in one go: no object is made twice. */
   status(): MappingStatus {
     const { Listen, Forward, nodes, balance, note, enabled, wait, health } = this.#settings
     const figures = this.#context.figures?.(this.id)
-    const problem = this.failed ? { problem: this.#problem } : {}
-    return {
-      ...{ id: this.id, listen: Listen, forward: Forward, bound: this.bound, nodes, note, enabled, health },
+    const status: MappingStatus = {
+      id: this.id,
+      listen: Listen,
+      forward: Forward,
+      bound: this.bound,
+      nodes,
+      note,
+      enabled,
+      health,
       balance: balance ?? this.#context.balance,
       wait: wait ?? PATIENCE,
       source: this.source,
       created: this.created,
       state: this.state,
-      ...problem,
       targets: this.#targets(),
-      totals: NO_TOTALS,
-      ...figures,
+      totals: figures?.totals ?? NO_TOTALS,
+      firstConnected: figures?.firstConnected,
+      lastConnected: figures?.lastConnected,
     }
+    return this.failed ? { ...status, problem: this.#problem } : status
   }
 
   get state(): MappingStatus['state'] {

@@ -170,6 +170,9 @@ export interface ConnectionStatus {
 
 export interface ServerStatus {
   readonly version: string
+  /** `node`: it is a node that tells, and its server stands where a server has its nodes. Default `server`. */
+  readonly role?: 'server' | 'node' | undefined
+  /** Where it listens for nodes; of a node the server. */
   readonly address: string
   /** The fingerprint that nodes pin over TLS, where the certificate is one of the server's own. */
   readonly pin?: string | undefined

@@ -49,8 +49,10 @@ export class Pool {
     if (named) named.add(peer)
     else this.#byId.set(peer.id, new Set([peer]))
     this.wake()
-    // A peer without a link may be this very one's ghost.
-    return !this.#balance && [...this.#peers].some((other) => other !== peer && other.proxy.serving)
+    if (this.#balance) return false
+    // A peer without a link may be this very one's ghost. Of hundreds that are there the first will do.
+    for (const other of this.serving()) if (other !== peer) return true
+    return false
   }
 
   /** A peer serves that did not before. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import {
   Budget,
@@ -94,8 +95,8 @@ export class Side {
     await this.mappings.start()
   }
 
-  /** Puts a Proxy on a new main connection. `id` is what the peer is called here, `instance` a new UUID for it. */
-  add(main: MainConnection, id: string, instance: string): Connected {
+  /** Puts a Proxy on a new main connection. `id` is what the peer is called here. */
+  add(main: MainConnection, id: string): Connected {
     const settled = endGhosts(main, this.pool)
     const asked = this.#options.policyFor?.(main) ?? this.#options.policy
     const policy: Policy = {
@@ -109,10 +110,14 @@ export class Side {
     const peer: Connected = {
       proxy,
       id,
-      instance,
+      instance: randomUUID(),
       connectedAt: new Date(),
+      enrolled: main.peer.credential !== '',
       get remote() {
         return main.remote
+      },
+      get transport() {
+        return main.transport
       },
     }
     let lostAt = 0

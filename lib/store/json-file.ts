@@ -3,6 +3,9 @@ import { ProxyError } from '../core/errors.ts'
 import type { StateFolder } from './state-folder.ts'
 
 const VERSION = 1
+const NEWER = v.object({ version: v.pipe(v.number(), v.minValue(VERSION + 1)) })
+/** Entries that are put into JSON in one turn of the event loop. */
+const IN_ONE_TURN = 1000
 /** Some thousands of entries. */
 const LARGEST = 64 * 1024 * 1024
 
@@ -34,15 +37,16 @@ export class JsonFile<T> {
   ): Promise<JsonFile<T>> {
     const found = await folder.read(name, LARGEST)
     if (!found) return new JsonFile(folder, name, empty)
-    try {
-      const { value } = v.parse(v.object({ version: v.literal(VERSION), value: schema }), JSON.parse(found.text))
-      return new JsonFile(folder, name, value)
-    } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause)
-      throw new ProxyError('PROXY_ERR_STATE', `${folder.file(name)} is damaged (${why}): put it back, or delete it`, {
-        cause,
-      })
+    const json = parseJson(found.text)
+    if (v.is(NEWER, json)) {
+      const message = `${folder.file(name)} is of a newer version of symport: run that one, or use another state folder`
+      throw new ProxyError('PROXY_ERR_STATE', message)
     }
+    const result = v.safeParse(v.object({ version: v.literal(VERSION), value: schema }), json)
+    if (result.success) return new JsonFile(folder, name, result.output.value)
+    // Where, and not what stands there: it may be a key.
+    const why = json === undefined ? 'it is no JSON' : `at ${v.getDotPath(result.issues[0]) ?? 'its beginning'}`
+    throw new ProxyError('PROXY_ERR_STATE', `${folder.file(name)} is damaged (${why}): put it back, or delete it`)
   }
 
   private constructor(folder: StateFolder, name: string, value: T) {
@@ -70,9 +74,8 @@ export class JsonFile<T> {
 
   #write(): Promise<void> {
     const [count, value] = [this.#made, this.#value]
-    const text = `${JSON.stringify({ version: VERSION, value }, undefined, 1)}\n`
-    this.#writing = this.#folder
-      .write(this.#name, text)
+    this.#writing = toText({ version: VERSION, value })
+      .then((text) => this.#folder.write(this.#name, text))
       .then(
         () => {
           this.#kept = value
@@ -88,5 +91,43 @@ export class JsonFile<T> {
         this.#writing = undefined
       })
     return this.#writing
+  }
+}
+
+/** JSON, indented by 1. Long lists take several turns of the event loop: other work goes on meanwhile. */
+async function toText(value: unknown): Promise<string> {
+  let text = ''
+  let entries = 0
+  const add = async (one: unknown, indent: string): Promise<void> => {
+    if (Array.isArray(one)) {
+      const inner = `${indent} `
+      for (const [index, entry] of one.entries()) {
+        text += `${index === 0 ? '[' : ','}\n${inner}${JSON.stringify(entry, undefined, 1).replaceAll('\n', `\n${inner}`)}`
+        if (++entries % IN_ONE_TURN === 0) await new Promise((resolve) => setImmediate(resolve))
+      }
+      text += one.length === 0 ? '[]' : `\n${indent}]`
+    } else if (typeof one === 'object' && one !== null) {
+      const inner = `${indent} `
+      let before = '{'
+      for (const [key, field] of Object.entries(one)) {
+        if (field === undefined) continue
+        text += `${before}\n${inner}${JSON.stringify(key)}: `
+        before = ','
+        await add(field, inner)
+      }
+      text += before === '{' ? '{}' : `\n${indent}}`
+    } else {
+      text += JSON.stringify(one)
+    }
+  }
+  await add(value, '')
+  return `${text}\n`
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
   }
 }

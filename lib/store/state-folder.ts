@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, link, mkdir, open, rename, rm } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { type FileHandle, link, lstat, mkdir, open, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join, posix, win32 } from 'node:path'
 import { ProxyError } from '../core/errors.ts'
@@ -59,12 +60,16 @@ export class StateFolder {
     const path = this.file(name)
     let handle: FileHandle | undefined
     try {
-      handle = await open(path, 'r')
-      const { mode, size } = await handle.stat()
+      // Without waiting for whoever writes into it, if it is a pipe.
+      handle = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
+      const stat = await handle.stat()
+      const { mode, size } = stat
+      const kind = stat.isDirectory() ? 'a folder' : 'not a file'
+      if (!stat.isFile()) throw new ProxyError('PROXY_ERR_STATE', `cannot read ${path}: it is ${kind}`)
       if (size > largest) throw new ProxyError('PROXY_ERR_STATE', `cannot read ${path}: it is too large`)
       const exposed = process.platform !== 'win32' && (mode & OTHERS) !== 0
-      // Somebody else's file cannot be changed, and is still the one to use.
-      if (exposed) await handle.chmod(FILE_MODE).catch(() => undefined)
+      // Somebody else's file cannot be changed, and is still the one to use. What a link leads to is not ours to change.
+      if (exposed && !(await lstat(path)).isSymbolicLink()) await handle.chmod(FILE_MODE).catch(() => undefined)
       return { text: await handle.readFile('utf8'), exposed }
     } catch (error) {
       if (errno(error) === 'ENOENT') return undefined

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ListenOptions, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { SecureContext } from 'node:tls'
+import type { SecureContext, TLSSocket } from 'node:tls'
 import { type Link, linkFrom, ProxyError } from '../core/index.ts'
 import { customerOf, type Ip, isLoopback, NetSet, parseIp } from '../sockets/ip.ts'
 import { listenSockets, unlisten } from '../sockets/listen.ts'
@@ -221,6 +221,7 @@ class OnePort {
     if (socket.destroyed) throw new ProxyError('PROXY_ERR_LINK_LOST', 'it was closed meanwhile')
     const secure = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: ALPN_PROTOCOLS })
     await handshaken(secure)
+    endWhenBroken(secure)
     const inner = new Sniffer(secure)
     const speech = await inner.until(readSpeech)
     if (speech === 'tls') throw new ProxyError('PROXY_ERR_UNKNOWN_PROTOCOL', 'TLS inside TLS')
@@ -279,11 +280,24 @@ function handshaken(secure: Socket): Promise<void> {
       reject(new ProxyError('PROXY_ERR_TLS', `the TLS handshake failed${why}`, { cause }))
     }
     secure.once('close', failed)
+    // It may still write: nothing else tells that it has gone before the handshake was over.
+    secure.once('end', failed)
     secure.once('secure', () => {
       secure.off('close', failed)
+      secure.off('end', failed)
       resolve()
     })
   })
+}
+
+/**
+ * After the handshake Node.js tells what goes wrong in TLS to servers of its own only: a broken record, for one, would
+ * leave a connection that stays open and never says a word again. Renegotiation (RFC 5246 section 7.4.1.1), of which the
+ * limit is told in that way too, is work that a client has for nothing, and no client of ours wants it.
+ */
+function endWhenBroken(secure: TLSSocket): void {
+  secure.disableRenegotiation()
+  secure.on('_tlsError', (error: Error) => secure.destroy(error))
 }
 
 function proxyHeaderError(why: string): ProxyError {

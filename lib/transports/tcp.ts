@@ -9,12 +9,14 @@ export interface TcpAddress {
   readonly port: number
 }
 
+/** A little less than `connect` waits for a dial, or nobody would hear what it was that did not answer. In ms. */
+const TIMEOUT = 9500
 const KEEPALIVE = { keepAlive: true, keepAliveInitialDelay: 60_000 }
 const shown = ({ host, port }: TcpAddress): string => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`)
 
 /** Links over TCP. */
 export async function dialTcp(to: TcpAddress, options: Abortable & { timeout?: number } = {}): Promise<Link> {
-  const { signal, timeout = 10_000 } = options
+  const { signal, timeout = TIMEOUT } = options
   const name = shown(to)
   const advice = `is TCP ${to.port} open in the firewall?`
   const dial = { signal, timeout, name, advice }

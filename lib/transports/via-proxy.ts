@@ -251,9 +251,10 @@ async function openByConnect(socket: Socket, to: TcpAddress, via: Via, attempt: 
 
 function denied(via: Via, target: string, status: number): ProxyError {
   const proxy = `the proxy ${viaName(via)}`
-  if (status === 407) {
+  // tinyproxy says 401 to a wrong password.
+  if (status === 407 || status === 401) {
     const advice = via.credentials ? 'does not take this name and password' : 'wants a name and password'
-    return failed(`${proxy} ${advice} (HTTP 407): http://USER:PASSWORD@HOST:PORT`)
+    return failed(`${proxy} ${advice} (HTTP ${status}): http://USER:PASSWORD@HOST:PORT`)
   }
   if (status === 403 || status === 405)
     return failed(`${proxy} does not allow connections to ${target} (HTTP ${status})`)

@@ -10,6 +10,7 @@ const LONGEST_HEAD = 16_384
 /** How long a request may take to come in, with its body, in ms. */
 const REQUEST_TIMEOUT = 60_000
 const REFUSAL = 'There is nothing here.\n'
+const NO_UPGRADE = 'A proxy on the way does not pass on the Upgrade header.\n'
 
 export interface WebOptions {
   /** Where the WebSocket is, without a slash at its end. */
@@ -84,11 +85,13 @@ export class Web {
 
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
     this.#visits.get(request.socket)?.onRequest()
-    if (this.#options.onRequest) {
+    if (request.headers['sec-websocket-key'] !== undefined && this.#isOurPlace(request)) {
+      // What a proxy makes of a WebSocket that knows nothing of them: by default most do not.
+      answer(response, 426, NO_UPGRADE)
+    } else if (this.#options.onRequest) {
       this.#options.onRequest(request, response)
     } else {
-      response.writeHead(404, { connection: 'close', 'content-type': 'text/plain', 'content-length': REFUSAL.length })
-      response.end(REFUSAL)
+      answer(response, 404, REFUSAL)
     }
   }
 
@@ -106,8 +109,11 @@ export class Web {
     }
   }
 
-  #isOurs({ headers, url = '' }: IncomingMessage): boolean {
-    if (headers.upgrade?.toLowerCase() !== 'websocket') return false
+  #isOurs(request: IncomingMessage): boolean {
+    return request.headers.upgrade?.toLowerCase() === 'websocket' && this.#isOurPlace(request)
+  }
+
+  #isOurPlace({ headers, url = '' }: IncomingMessage): boolean {
     const path = url.replace(/^https?:\/\/[^/?#]*|[?#].*$/gis, '').replace(/\/$/, '')
     const protocols = headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? []
     return path === this.#options.path || (path === '' && protocols.includes('symport'))
@@ -154,6 +160,12 @@ function isForeignPage({ headers }: IncomingMessage): boolean {
   } catch {
     return true
   }
+}
+
+function answer(response: ServerResponse, status: number, text: string): void {
+  const upgrade = status === 426 ? { upgrade: 'websocket', connection: 'upgrade, close' } : { connection: 'close' }
+  response.writeHead(status, { ...upgrade, 'content-type': 'text/plain', 'content-length': text.length })
+  response.end(text)
 }
 
 function refuse(socket: Duplex, status: string, text: string): void {

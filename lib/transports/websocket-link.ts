@@ -8,8 +8,13 @@ export const SUBPROTOCOL = 'symport'
 const MESSAGE = 65_536
 /** How long the other side may take to answer a close frame while nothing moves, in ms. */
 const LINGER = 5000
-/** Proxies cut what is silent for a minute. Keepalive speaks earlier, unless it was told not to. */
-const SILENCE = 30_000
+/**
+ * How often it is seen to that something was heard, in ms: so silence takes twice as long at most, and some proxies cut
+ * what is silent for 30 s. Keepalive speaks earlier, unless it was told not to.
+ */
+const SILENCE = 12_500
+/** Messages that may wait each for itself: a tiny one takes 100 times the memory of what it says. */
+const MOST_PIECES = 64
 /** RFC 6455 section 7.1.5. */
 const NO_CLOSE_FRAME = 1006
 
@@ -163,6 +168,7 @@ export class WebSocketLink implements Link {
     }
     if (data.length > 0) this.#queue.push(data)
     if (!this.#paused) this.#deliver()
+    else if (this.#queue.length > MOST_PIECES) this.#queue.splice(0, this.#queue.length, Buffer.concat(this.#queue))
   }
 
   #deliver(): void {

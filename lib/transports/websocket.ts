@@ -64,6 +64,8 @@ function unexpected(response: IncomingMessage, name: string, { pathname }: URL):
     message = `${name} sends us on to ${there} ${said}: if that is right, give it as the server's address`
   } else if (status === 401 || status === 403) {
     message = `the web server on ${name} does not let us in ${said}`
+  } else if (status === 426) {
+    message = `a proxy on the way to ${name} does not pass on the Upgrade header, which a WebSocket needs ${said}`
   } else if (status >= 500) {
     message = `the web server on ${name} cannot reach symport behind it now ${said}`
   } else if (status === 429) {

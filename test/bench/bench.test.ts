@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { connect } from 'node:net'
 import { describe, it } from 'node:test'
 import { Bench } from './bench.ts'
 import { DelayLines } from './load/delay-line.ts'
@@ -6,7 +7,7 @@ import { startHolder } from './load/holder.ts'
 import { openIdle } from './load/idle.ts'
 import { memoryMissing, parseRss, residentKib } from './load/memory.ts'
 import { pingPong } from './load/ping-pong.ts'
-import { startEcho } from './load/sockets.ts'
+import { startEcho, startTarget } from './load/sockets.ts'
 import { parseWrk } from './load/wrk.ts'
 import { parseOptions, UsageError } from './options.ts'
 import { atLeast, Series, under } from './part.ts'
@@ -86,7 +87,11 @@ describe('bench', () => {
 
   it('opens a tunnel by the path that it is given, and a delay line is one', async () => {
     const processes = new Processes()
-    const bench = new Bench({ rounds: 1, quick: true, profile: undefined }, processes, new Progress(process.stderr))
+    const bench = new Bench(
+      { rounds: 1, quick: true, profile: undefined, only: undefined },
+      processes,
+      new Progress(process.stderr),
+    )
     try {
       await using echo = await startEcho()
       await using lines = new DelayLines(processes, { delayMs: 20, bitsPerSecond: 1e9 })
@@ -148,8 +153,103 @@ describe('bench', () => {
     assert.equal(parseOptions([], PARTS).parts.length, PARTS.length)
   })
 
+  it('compares those that --only names, and profiles symport over tcp unless told otherwise', () => {
+    const only = (...args: string[]) => parseOptions(args, PARTS).only
+    assert.equal(only(), undefined)
+    assert.deepEqual(only('--only', 'tcp, SSH'), ['symport', 'ssh'])
+    assert.deepEqual(only('--profile', 'x'), ['symport'])
+    assert.deepEqual(only('--profile', 'x', '--only', 'wss'), ['symport wss'])
+  })
+
+  it('opens none of the tunnels that --only leaves out', async () => {
+    const processes = new Processes()
+    const options = { rounds: 1, quick: true, profile: undefined, only: ['direct'] } as const
+    const bench = new Bench(options, processes, new Progress(process.stderr))
+    try {
+      const names = await bench.withTunnels(['symport', 'symport wss', 'ssh', 'direct'], [1], async (tunnels) =>
+        tunnels.map(({ name }) => name),
+      )
+      assert.deepEqual(names, ['direct'])
+      assert.deepEqual([...bench.missing], [])
+    } finally {
+      await processes.close()
+    }
+  })
+
+  it('opens symport through TLS and WebSocket, pinned to a CA that its server makes', async () => {
+    const processes = new Processes()
+    const options = { rounds: 1, quick: true, profile: undefined, only: undefined } as const
+    const bench = new Bench(options, processes, new Progress(process.stderr))
+    try {
+      await using echo = await startEcho()
+      const first: number[] = []
+      await using relay = await startTarget((socket) => {
+        const server = connect(Number(ports[0]), '127.0.0.1')
+        server.on('error', () => {})
+        server.once('close', () => socket.destroy())
+        socket.once('data', (chunk) => first.push(chunk[0] ?? 0))
+        socket.pipe(server).pipe(socket)
+      })
+      const ports: number[] = []
+      const times = await bench.withTunnels(
+        ['symport wss'],
+        [echo.port],
+        async ([tunnel]) => {
+          assert.equal(tunnel?.name, 'symport wss')
+          return await pingPong(tunnel?.ports[0] ?? 0, (made) => made < 3)
+        },
+        async (port) => {
+          ports.push(port)
+          return relay.port
+        },
+      )
+      assert.equal(times.length, 3)
+      // A TLS handshake is what a link begins with.
+      assert.deepEqual(first, [0x16])
+    } finally {
+      await processes.close()
+    }
+  })
+
+  it('puts wss beside tcp without a goal, and says nothing of it where it was not measured', () => {
+    const series = new Series()
+    const rows = [
+      { metric: 'p99', what: 'latency', unit: 'ms' },
+      { metric: 'p99', over: 'p50', what: 'spread', unit: 'x' },
+    ]
+    for (const [p50, p99] of [
+      [1, 4],
+      [2, 6],
+      [2, 10],
+    ] as const) {
+      series.add('p50', 'symport', p50)
+      series.add('p99', 'symport', p99)
+    }
+    assert.deepEqual(series.wssRows(rows), [])
+    for (const [p50, p99] of [
+      [1, 8],
+      [2, 6],
+      [4, 10],
+    ] as const) {
+      series.add('p50', 'symport wss', p50)
+      series.add('p99', 'symport wss', p99)
+    }
+    const reported = { against: 'symport tcp', goal: 'reported', met: undefined }
+    assert.deepEqual(series.wssRows(rows), [
+      { ...reported, what: 'latency, wss', unit: 'ms', symport: 8, reference: 6, ratio: 1 },
+      { ...reported, what: 'spread, wss', unit: 'x', symport: 3, reference: 4, ratio: 1 },
+    ])
+  })
+
   it('refuses a part, a flag and a number of rounds that do not exist', () => {
-    for (const args of [['P0'], ['--fast'], ['--rounds', '0'], ['--rounds', 'x'], ['--profile', 'P1']]) {
+    for (const args of [
+      ['P0'],
+      ['--fast'],
+      ['--rounds', '0'],
+      ['--rounds', 'x'],
+      ['--profile', 'P1'],
+      ['--only', 'ftp'],
+    ]) {
       assert.throws(() => parseOptions(args, PARTS), UsageError)
     }
   })

@@ -7,6 +7,8 @@ export interface BenchOptions {
   readonly quick: boolean
   /** Where symport's two sides write CPU profiles; undefined: none are taken. */
   readonly profile: string | undefined
+  /** The only tunnels that are compared; undefined: all. */
+  readonly only: readonly TunnelName[] | undefined
 }
 
 /** What every part is given: how often, how long, and how to open the tunnels it compares. */
@@ -18,6 +20,7 @@ export class Bench {
   readonly missing: Set<string> = new Set()
   readonly #progress: Progress
   readonly #profile: string | undefined
+  readonly #only: readonly TunnelName[] | undefined
   #part = ''
   #profiles = 0
 
@@ -25,6 +28,7 @@ export class Bench {
     this.rounds = o.rounds
     this.quick = o.quick
     this.#profile = o.profile
+    this.#only = o.only
     this.processes = processes
     this.#progress = progress
   }
@@ -53,15 +57,18 @@ export class Bench {
     const tunnels: Tunnel[] = []
     try {
       for (const name of names) {
-        // A profile is of symport alone, not of its waiting for the others.
-        if (this.#profile !== undefined && name !== 'symport') continue
-        if (!this.isMissing(name)) tunnels.push(...(await this.#open(name, targets, path)))
+        if (this.takesPart(name)) tunnels.push(...(await this.#open(name, targets, path)))
       }
       return await use(tunnels)
     } finally {
       this.progress('ends')
       for (const tunnel of tunnels) await tunnel.close()
     }
+  }
+
+  /** Whether a tunnel is wanted, and can be opened here. */
+  takesPart(name: TunnelName): boolean {
+    return (this.#only === undefined || this.#only.includes(name)) && !this.isMissing(name)
   }
 
   /** Whether a tunnel cannot be opened here; what it lacks is then said after the table. */

@@ -55,9 +55,10 @@ function lackedBy(part: Part): string[] {
   return other === undefined ? programs : [...programs, other]
 }
 
-/** Only a whole measurement goes into the file: no quick look, no run that the profiler slowed, none without symport. */
+/** Only a whole measurement goes into the file: no quick look, no run that the profiler slowed, none that leaves out who is compared. */
 async function keep(bench: Bench, options: Options, done: readonly PartResult[]): Promise<void> {
-  if (options.quick || options.profile !== undefined || bench.isMissing('symport')) return
+  const { quick, profile, only } = options
+  if (quick || profile !== undefined || only !== undefined || bench.isMissing('symport')) return
   const note = writeResults(await describeMachine(bench.processes), done)
   if (note !== '') console.error(note)
 }

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { BenchOptions } from './bench.ts'
 import type { Part } from './part.ts'
+import { CONTESTANTS, type TunnelName } from './tunnels.ts'
 
 const QUICK_ROUNDS = 3
 const FULL_ROUNDS = 5
@@ -10,7 +11,8 @@ export const USAGE = `npm run bench                      every part, five rounds
 npm run bench -- P2                one part; the others' figures in that file stay
 npm run bench -- P1 P3 --rounds 9  several parts, more rounds
 npm run bench -- --quick           a first look: shorter, three rounds, writes nothing
-npm run bench -- P1 --profile DIR  CPU profiles of both symport sides, alone, in DIR; writes nothing else`
+npm run bench -- --only tcp,ssh    without the others of tcp, wss, ssh and direct; writes nothing
+npm run bench -- P1 --profile DIR  CPU profiles of both symport sides over tcp (or --only wss) in DIR; writes nothing else`
 
 export interface Options extends BenchOptions {
   readonly help: boolean
@@ -31,11 +33,14 @@ export function parseOptions(args: readonly string[], all: readonly Part[]): Opt
     throw new UsageError(`--profile takes a folder, not ${values.profile}`)
   }
   const wanted = positionals.map((id) => findPart(id, all))
+  const only = values.only?.split(',').map(findContestant)
   return {
     help: values.help ?? false,
     quick,
     rounds,
     profile: values.profile === undefined ? undefined : resolve(values.profile),
+    // A profile is of symport alone, not of its waiting for the others.
+    only: only ?? (values.profile === undefined ? undefined : ['symport']),
     parts: wanted.length === 0 ? all : all.filter((part) => wanted.includes(part)),
     command: ['npm run bench', ...(args.length > 0 ? ['--', ...args] : [])].join(' '),
   }
@@ -50,6 +55,7 @@ function parse(args: readonly string[]) {
         help: { type: 'boolean', short: 'h' },
         quick: { type: 'boolean' },
         rounds: { type: 'string' },
+        only: { type: 'string' },
         profile: { type: 'string' },
       },
     })
@@ -64,4 +70,10 @@ function findPart(id: string, all: readonly Part[]): Part {
   const part = all.find((candidate) => candidate.id === id.toUpperCase())
   if (part === undefined) throw new UsageError(`no part ${id}: there are ${all.map(({ id }) => id).join(', ')}`)
   return part
+}
+
+function findContestant(word: string): TunnelName {
+  const name = CONTESTANTS.get(word.trim().toLowerCase())
+  if (name === undefined) throw new UsageError(`--only takes ${[...CONTESTANTS.keys()].join(', ')}, not ${word}`)
+  return name
 }

@@ -26,7 +26,7 @@ export interface Row {
   /** Medians over the rounds. Undefined: not measured here. */
   readonly symport: number | undefined
   readonly reference: number | undefined
-  readonly against: TunnelName | undefined
+  readonly against: TunnelName | 'symport tcp' | undefined
   /** Median of the rounds' ratios. */
   readonly ratio: number | undefined
   readonly goal: string
@@ -115,6 +115,33 @@ export class Series {
   /** A row without a goal, for the record. */
   plainRow(metric: string, o: { what: string; unit: string; beside?: TunnelName }): Row {
     return { ...this.valueRow(metric, { ...o, goal: NO_GOAL }), met: undefined }
+  }
+
+  /**
+   * Rows of symport over wss beside the same over tcp: reported, without a goal. `over` makes a figure one against
+   * another of the same tunnel. None where wss was not measured.
+   */
+  wssRows(rows: readonly { metric: string; over?: string; what: string; unit: string }[]): readonly Row[] {
+    return rows.flatMap(({ metric, over, what, unit }) => {
+      const values = (tunnel: TunnelName): readonly number[] => {
+        const figures = this.values(metric, tunnel)
+        if (over === undefined) return figures
+        return figures.map((value, round) => value / (this.values(over, tunnel)[round] ?? Number.NaN))
+      }
+      const [ours, theirs] = [values('symport wss'), values('symport')]
+      if (ours.length === 0) return []
+      const reference = orUndefined(median(theirs))
+      return {
+        what: `${what}, wss`,
+        unit,
+        symport: orUndefined(median(ours)),
+        reference,
+        against: reference === undefined ? undefined : ('symport tcp' as const),
+        ratio: orUndefined(medianRatio(ours, theirs)),
+        goal: 'reported',
+        met: undefined,
+      }
+    })
   }
 
   /** A row about one figure against another of the same tunnel, as p99 against p50. */

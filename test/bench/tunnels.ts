@@ -2,7 +2,15 @@ import type { Bench } from './bench.ts'
 import { openSsh, sshMissing } from './tunnels/ssh.ts'
 import { openSymport, symportMissing } from './tunnels/symport.ts'
 
-export type TunnelName = 'symport' | 'ssh' | 'direct'
+export type TunnelName = 'symport' | 'symport wss' | 'ssh' | 'direct'
+
+/** What `--only` calls them. */
+export const CONTESTANTS: ReadonlyMap<string, TunnelName> = new Map([
+  ['tcp', 'symport'],
+  ['wss', 'symport wss'],
+  ['ssh', 'ssh'],
+  ['direct', 'direct'],
+])
 
 /** A way to the targets, ready for use. */
 export interface Tunnel {
@@ -19,7 +27,7 @@ export type Path = (port: number) => Promise<number>
 
 /** What keeps this tunnel from being measured here, or undefined. */
 export function tunnelMissing(name: TunnelName): string | undefined {
-  if (name === 'symport') return symportMissing()
+  if (name === 'symport' || name === 'symport wss') return symportMissing()
   if (name === 'ssh') return sshMissing()
   return undefined
 }
@@ -35,7 +43,8 @@ export async function openTunnel(
   targets: readonly number[],
   path: Path = async (port) => port,
 ): Promise<Tunnel> {
-  if (name === 'symport') return openSymport(bench, targets, bench.processes.folder(), path)
+  if (name === 'symport') return openSymport(bench, targets, bench.processes.folder(), { path })
+  if (name === 'symport wss') return openSymport(bench, targets, bench.processes.folder(), { path, wss: true })
   if (name === 'ssh') return openSsh(bench.processes, targets, path)
   return { name, ports: await Promise.all(targets.map(path)), pids: undefined, close: async () => {} }
 }

@@ -49,6 +49,21 @@ test('a mapping that is added serves at once, and is told', limit, async () => {
   )
 })
 
+test('checking thousands of mappings of a file leaves turns of the event loop to others', limit, async () => {
+  await using here = await hub({ unstarted: true })
+  let [turns, over] = [0, false]
+  const count = (): void => {
+    turns++
+    if (!over) setImmediate(count)
+  }
+  setImmediate(count)
+  const requests = Array.from({ length: 2000 }, (_, n) => ({ listen: `127.0.0.1:${10_000 + n}`, forward: ':80' }))
+  const lines = await here.table.setConfigured(requests)
+  over = true
+  assert.equal(lines.length, 2000)
+  assert.ok(turns >= 5, `${turns} turns`)
+})
+
 test('a mapping that is removed stops listening, and what is open goes on', limit, async () => {
   await using here = await hub()
   await using target = await echo()
@@ -376,7 +391,7 @@ test('a side keeps its command line in its table, and asks the policy of each ma
         connect(async () => links.a, { secret, label }),
       ])
       const node = new Proxy(dialled)
-      side.add(main, label, `instance ${label}`)
+      side.add(main, label)
       const sub = await node.dial(target.endpoint)
       sub.destroy()
     }

@@ -24,6 +24,7 @@ watchForStrays()
 const certificate = selfSigned()
 const tls = async () => certificate.context
 const TRUSTED = ['127.0.0.1']
+const NOBODY = { received: () => true, drained() {}, ended() {}, closed() {} }
 
 async function nodeGetsIn(server: OnePortServer): Promise<void> {
   const dial = () => dialTcp({ host: '127.0.0.1', port: server.port })
@@ -147,6 +148,55 @@ test('a TLS handshake that fails is told', async () => {
   await soon(closed, 'the close')
   await eventually(() => server.rejected.length === 1, 'told')
   assert.equal(server.rejected[0]?.code, 'PROXY_ERR_TLS')
+})
+
+test('a broken record ends a connection of TLS at once, also when it has become a link', async () => {
+  for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+    const ended: (Error | undefined)[] = []
+    await using server = await onePortServer({
+      tls,
+      take: (link) => {
+        link.start({ ...NOBODY, closed: (error) => void ended.push(error) })
+      },
+    })
+    const { socket, closed } = await stranger(server.port)
+    const settings = { ca: certificate.pem, servername: 'localhost', minVersion: version, maxVersion: version }
+    const secure = connectTls({ socket, ...settings })
+    secure.on('error', () => {})
+    await once(secure, 'secureConnect')
+    secure.write(Buffer.from([0xf5]))
+    await eventually(() => server.links.length === 1, 'a link')
+    socket.write(Buffer.from(`1703030020${'ab'.repeat(32)}`, 'hex'))
+    await soon(closed, 'the close')
+    await eventually(() => ended.length === 1, 'told')
+    assert.ok(ended[0] instanceof Error)
+  }
+})
+
+test('a client of TLS that goes away when it has seen the certificate does not hold its place', async () => {
+  for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+    await using server = await onePortServer({ tls, timeout: 400 })
+    const settings = { ca: certificate.pem, servername: 'localhost', minVersion: version, maxVersion: version }
+    const gone = connectTls({ port: server.port, host: '127.0.0.1', ...settings })
+    gone.on('error', () => {})
+    await once(gone, 'secureConnect')
+    gone.destroy()
+    // When the time of one that came later is over, so is the other's.
+    const silent = await stranger(server.port)
+    await soon(silent.closed, 'the close')
+    const late = server.rejected.filter(({ code }) => code === 'PROXY_ERR_HANDSHAKE_TIMEOUT')
+    assert.deepEqual(late, [], version)
+  }
+})
+
+test('a client that wants to negotiate TLS again is closed', async () => {
+  await using server = await onePortServer({ tls, take: (link) => link.start(NOBODY) })
+  const secure = connectTls({ port: server.port, host: '127.0.0.1', ca: certificate.pem, maxVersion: 'TLSv1.2' })
+  secure.on('error', () => {})
+  await once(secure, 'secureConnect')
+  const closed = once(secure, 'close')
+  secure.renegotiate({}, () => {})
+  await soon(closed, 'the close')
 })
 
 test('whoever comes and goes, as probes do, is no news', async () => {

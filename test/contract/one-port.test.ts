@@ -366,6 +366,35 @@ test('other requests are answered with 404, and the connection is closed', async
   assert.match(Buffer.concat(other.got).toString(), /^HTTP\/1\.1 404 Not Found\r\n/)
 })
 
+test('a WebSocket without the Upgrade header, as proxies pass it on by default, is answered with 426', async () => {
+  const asked: unknown[] = []
+  await using server = await onePortServer({
+    onRequest: ({ url }, response) => {
+      asked.push(url)
+      response.writeHead(404, { connection: 'close' }).end()
+    },
+  })
+  const answerTo = async (path: string, headers: string): Promise<string> => {
+    const { socket, got, closed } = await stranger(server.port)
+    socket.write(`GET ${path} HTTP/1.0\r\nHost: x\r\nConnection: close\r\n${headers}\r\n`)
+    await soon(closed, 'the close')
+    return Buffer.concat(got).toString()
+  }
+  const key = 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n'
+  const answer = await answerTo('/symport', key)
+  assert.match(answer, /^HTTP\/1\.1 426 Upgrade Required\r\n/)
+  assert.match(answer, /\r\nupgrade: websocket\r\n/i)
+  assert.match(answer, /\r\n\r\nA proxy on the way does not pass on the Upgrade header\.\n$/)
+  assert.deepEqual(asked, [])
+  for (const [path, headers] of [
+    ['/elsewhere', key],
+    ['/symport', ''],
+  ] as const) {
+    assert.match(await answerTo(path, headers), /^HTTP\/1\.1 404 /)
+  }
+  assert.deepEqual(asked, ['/elsewhere', '/symport'])
+})
+
 test('other requests go to whoever wants them, many on one connection, also in TLS', async () => {
   const upgrades: string[] = []
   await using server = await onePortServer({

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
 import * as v from 'valibot'
-import { listOf, mappingStatus, nodeStatus, serverStatus } from '../../lib/admin/schemas.ts'
+import { auditEntry, listOf, mappingStatus, nodeStatus, serverStatus } from '../../lib/admin/schemas.ts'
 import { ask } from '../helpers/admin/client.ts'
 import { logLine, type Result, run, start } from '../helpers/e2e/cli.ts'
 import { startEcho, visit } from '../helpers/e2e/talk.ts'
@@ -96,7 +98,14 @@ describe('an operator of a server that runs', { concurrency: 2 }, () => {
   test('adds, changes and removes while no server runs; the next start has it', async (t) => {
     const stage = new Stage(t)
     const state = ['--state', stage.path('server')]
-    const offline = async (...args: string[]): Promise<unknown> => ok(await run(stage, [...args, ...state]))
+    const offline = async (...args: string[]): Promise<unknown> => {
+      const { stderr, ...result } = await run(stage, [...args, ...state])
+      assert.match(
+        stderr,
+        /^symport: no server runs with .*server: this is about its files, for the next one that does$/,
+      )
+      return ok({ ...result, stderr: '' })
+    }
     const { secret } = v.parse(v.object({ secret: v.string() }), await offline('nodes', 'add', 'a'))
     await offline('nodes', 'add', 'b')
     await offline('nodes', 'disable', 'b')
@@ -107,6 +116,20 @@ describe('an operator of a server that runs', { concurrency: 2 }, () => {
       await offline('mappings', 'add', '127.0.0.1:0', '127.0.0.1:1', '--node', 'a'),
     )
     assert.equal(existsSync(stage.path('server', 'admin.sock')), false)
+    assert.deepEqual([mapping.state, mapping.bound, mapping.problem], ['no node', undefined, undefined])
+    const held = createServer().listen(0, '127.0.0.1')
+    t.after(() => held.close())
+    await once(held, 'listening')
+    const { port } = v.parse(v.object({ port: v.number() }), held.address())
+    const later = await offline('mappings', 'add', `127.0.0.1:${port}`, '127.0.0.1:1', '--node', 'a')
+    const [first, second] = v.parse(listOf(mappingStatus), await offline('mappings'))
+    assert.deepEqual([first, second], [mapping, later], 'whether a port can be had is for the server to find out')
+    held.close()
+    const audited = readFileSync(stage.path('server', 'audit.log'), 'utf8').trimEnd().split('\n')
+    assert.deepEqual(
+      audited.map((line) => v.parse(auditEntry, JSON.parse(line)).action),
+      ['node.add', 'node.add', 'node.disable', 'node.add', 'node.remove', 'mapping.add', 'mapping.add'],
+    )
     const bench = await setUp(t, stage)
     const nodes = v.parse(listOf(nodeStatus), await bench.cli('nodes'))
     assert.deepEqual(

@@ -107,6 +107,7 @@ describe('the commands of an operator', { concurrency: 3 }, () => {
 
   test('mappings are added in both forms, shown, changed and removed', async (t) => {
     const { cli, operations } = await setUp(t)
+    operations.nodeList.push(...['a', 'b', 'c'].map((id) => someNode(id)))
     const flags = ['--node', 'a', '--node', 'b', '--balance', 'round-robin', '--wait', '3s', '--note', 'a local agent']
     const added = ok(await cli('mappings', 'add', ':8078', '127.0.0.1:8077', ...flags, '--health'))
     assert.deepEqual(added, operations.mappings()[0])
@@ -133,12 +134,31 @@ describe('the commands of an operator', { concurrency: 3 }, () => {
     assert.equal(operations.mappings().length, 2)
   })
 
+  test('a mapping that names a node which is not there is added with a warning, and so is a node removed', async (t) => {
+    const { cli, operations } = await setUp(t)
+    operations.nodeList.push(someNode('office'))
+    const typo = await cli('mappings', 'add', ':8078', ':1', '--node', 'ofice', '--node', 'office', '--node', 'zzz')
+    assert.deepEqual(typo.stderr.split('\n'), [
+      'symport: warning: node ofice is neither enrolled nor connected: did you mean office?',
+      'symport: warning: node zzz is neither enrolled nor connected: "symport nodes add" adds one',
+    ])
+    assert.deepEqual(ok({ ...typo, stderr: '' }), operations.mappings()[0])
+    ok(await cli('mappings', 'add', ':8079', ':1', '--node', 'office'))
+    const removed = await cli('nodes', 'remove', 'office')
+    assert.equal(removed.stderr, 'symport: warning: these mappings name it still: m1, m2')
+    assert.equal(removed.status, 0)
+    assert.deepEqual(operations.nodes(), [])
+  })
+
   test('a wrong command line is one line and 2, what the server refuses is one line and 1', async (t) => {
     const { cli, operations } = await setUp(t)
     operations.mappingList.push(someMapping('9', { source: 'config' }))
     const cases: [number, RegExp, string[]][] = [
       [2, /"id" has a space in it/, ['nodes', 'add', 'a b']],
       [2, /bad endpoint/, ['mappings', 'add', 'garbage', ':1']],
+      [2, /^:8078 maps to what\? write: symport mappings add LISTEN TARGET/, ['mappings', 'add', ':8078']],
+      [2, /^tcp:\/\/\[::1\]:80\/udp maps to what\?/, ['mappings', 'add', 'tcp://[::1]:80/udp']],
+      [2, /^bad SPEC "1:2:": /, ['mappings', 'add', '1:2:']],
       [1, /^mapping 9 comes from the configuration file/, ['mappings', 'remove', '9']],
     ]
     for (const [status, message, args] of cases) assert.match(failed(await cli(...args), status), message)
@@ -179,6 +199,9 @@ describe('the commands of an operator', { concurrency: 3 }, () => {
       const message = failed(await run(stage, [...args, '--state', stage.path('none')]), 1)
       assert.match(message, /^no server runs with this state folder/)
     }
+    writeFileSync(stage.path('file'), '')
+    const file = failed(await run(stage, ['status', '--state', stage.path('file')]), 1)
+    assert.match(file, /^cannot reach the server with the state folder [^\n]*: it is a file, and not a folder$/)
   })
 
   test('a server elsewhere is asked over TCP, with its token', async (t) => {

@@ -1,11 +1,43 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname } from 'node:path'
 import { describe, test } from 'node:test'
 import { run } from '../helpers/e2e/cli.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { ROOT, symportEnvironment } from '../helpers/system/symport.ts'
+
+const PAGES = [
+  'README.md',
+  'supervisor/README.md',
+  ...readdirSync(`${ROOT}doc`)
+    .filter((file) => file.endsWith('.md'))
+    .map((file) => `doc/${file}`),
+]
+/** Those that would show nothing without. */
+const WITH_COMMANDS = new Set([
+  'README.md',
+  ...['config', 'docker', 'systemd', 'supervisord', 'windows-service', 'from-tiny-ws-tunnel', 'udp', 'security'].map(
+    (name) => `doc/${name}.md`,
+  ),
+])
+
+const COMMAND =
+  /^(?:docker .* )?symport ([a-z].*)$|^command = \/usr\/lib\/symport\/(.*)$|[/\\]symport\.(?:cmd|cjs) ([a-z].*)$/gm
+
+/** The command lines of a page, in blocks and in sentences, each without what stands before its command. */
+function commandsOf(text: string): string[] {
+  const blocks = [...text.matchAll(/^```(\w*)\n(.*?)^```/gms)].flatMap(([, kind = '', block = '']) => {
+    if (['json', 'ts', 'toml'].includes(kind)) return []
+    return [...block.matchAll(COMMAND)].flatMap(([, line, launched, installed]) => line ?? launched ?? installed ?? [])
+  })
+  const sentences = [...text.replace(/^```.*?^```/gms, '').matchAll(/`symport ([a-z][^`]*)`/g)].flatMap(
+    ([, line]) => line ?? [],
+  )
+  return [...blocks, ...sentences].map((line) =>
+    line.replace(/\s+#.*$/s, '').replace(/\$\(.*?\)|'[^']*'|"[^"]*"/g, 'X'),
+  )
+}
 
 describe('the package', () => {
   test('holds just what runs, and runs where it is installed', { timeout: 60_000 }, async (t) => {
@@ -100,30 +132,29 @@ describe('the package', () => {
     }
   })
 
-  for (const page of ['config', 'docker', 'systemd', 'supervisord', 'from-tiny-ws-tunnel']) {
-    test(`doc/${page}.md has commands and flags that there are`, async (t) => {
+  const helps = new Map<string, Promise<string>>()
+  for (const page of PAGES) {
+    test(`${page} has commands and flags that there are`, { timeout: 60_000 }, async (t) => {
       const stage = new Stage(t)
-      const blocks = readFileSync(`${ROOT}doc/${page}.md`, 'utf8').matchAll(/```sh\n(.*?)```/gs)
-      const lines = [...blocks].flatMap(
-        ([, block = '']) => block.match(/^(?:docker exec symport )?symport .*$/gm) ?? [],
-      )
-      assert.ok(lines.length > 1, 'there are commands to look at')
-      const helps = new Map<string, string>()
+      const lines = commandsOf(readFileSync(`${ROOT}${page}`, 'utf8'))
+      if (WITH_COMMANDS.has(page)) assert.ok(lines.length > 1, 'there are commands to look at')
       for (const line of lines) {
-        const words = line
-          .replace(/^docker exec symport /, '')
-          .replace(/ #.*$/, '')
-          .split(' ')
-          .slice(1)
-        const [name = '', sub = ''] = words
-        const command = ['nodes', 'mappings'].includes(name) ? [name, sub] : [name]
+        const [name = '', sub = '', ...rest] = line.split(/\s+/)
+        const command = ['nodes', 'mappings'].includes(name) && /^[a-z]+$/.test(sub) ? [name, sub] : [name]
         const key = command.join(' ')
-        const help = helps.get(key) ?? (await run(stage, [...command, '--help'])).stdout
-        helps.set(key, help)
-        for (const flag of words.filter((word) => /^--?[a-z]/.test(word))) {
-          assert.match(help, new RegExp(`^ +(-\\w, )?${flag}[ ,]|^ +${flag}, `, 'm'), line)
-        }
+        if (!helps.has(key))
+          helps.set(
+            key,
+            run(stage, [...command, '--help']).then(({ stdout }) => stdout),
+          )
+        const help = (await helps.get(key)) ?? ''
         assert.match(help, new RegExp(`^Usage: symport ${key}\\b`), line)
+        for (const word of [sub, ...rest]) {
+          const [, dashes, flag = ''] = /^(--?)([a-zA-Z][\w-]*)/.exec(word) ?? []
+          if (dashes === undefined || flag === 'help') continue
+          const shown = flag.length === 1 ? `-${flag}, ` : `(-\\w, )?--${flag}\\b(?!-)`
+          assert.match(help, new RegExp(`^ +${shown}`, 'm'), `${line}: ${word}`)
+        }
       }
     })
   }

@@ -15,7 +15,7 @@ export const bulk: Part = {
 async function measure(bench: Bench): Promise<Findings> {
   const series = new Series()
   await using iperf3 = await Iperf3.start(bench.processes)
-  await bench.withTunnels(['symport', 'ssh', 'direct'], [iperf3.port], async (tunnels) => {
+  await bench.withTunnels(['symport', 'symport wss', 'ssh', 'direct'], [iperf3.port], async (tunnels) => {
     for (const direction of DIRECTIONS) {
       for (const tunnel of tunnels) {
         bench.progress(`${direction}: warms up ${tunnel.name}`)
@@ -27,13 +27,21 @@ async function measure(bench: Bench): Promise<Findings> {
       })
     }
   })
-  return { series, rows: DIRECTIONS.flatMap((direction) => rows(series, direction)) }
+  const overWss = DIRECTIONS.map((direction) => ({ metric: direction, what: describe(direction), unit: 'Gbit/s' }))
+  return {
+    series,
+    rows: [...DIRECTIONS.flatMap((direction) => rows(series, direction)), ...series.wssRows(overWss)],
+  }
 }
 
 function rows(series: Series, direction: Direction): readonly Row[] {
-  const what = direction === 'up' ? 'bulk, to the target' : 'bulk, from the target'
+  const what = describe(direction)
   return [
     series.ratioRow(direction, { what, unit: 'Gbit/s', against: 'ssh', goal: atLeast(1, 'x ssh') }),
     series.ratioRow(direction, { what, unit: 'Gbit/s', against: 'direct', goal: atLeast(0.4, 'x raw') }),
   ]
+}
+
+function describe(direction: Direction): string {
+  return direction === 'up' ? 'bulk, to the target' : 'bulk, from the target'
 }

@@ -16,7 +16,7 @@ export const requests: Part = {
 async function measure(bench: Bench): Promise<Findings> {
   const series = new Series()
   await using nginx = await startNginx(bench.processes, 'hello')
-  await bench.withTunnels(['symport', 'ssh'], [nginx.port], async (tunnels) => {
+  await bench.withTunnels(['symport', 'symport wss', 'ssh'], [nginx.port], async (tunnels) => {
     const wrk = (port: number | undefined, seconds: number) =>
       runWrk(bench.processes, port ?? 0, { connections: CONNECTIONS, seconds })
     for (const tunnel of tunnels) await wrk(tunnel.ports[0], 1)
@@ -32,6 +32,10 @@ async function measure(bench: Bench): Promise<Findings> {
     rows: [
       series.ratioRow('requests/s', { what: 'requests', unit: '/s', against: 'ssh', goal: atLeast(3, 'x ssh') }),
       series.spreadRow('p99 ms', 'p50 ms', { what: 'requests, p99 of p50', goal: under(4, 'x p50') }),
+      ...series.wssRows([
+        { metric: 'requests/s', what: 'requests', unit: '/s' },
+        { metric: 'p99 ms', over: 'p50 ms', what: 'requests, p99 of p50', unit: 'x' },
+      ]),
     ],
   }
 }

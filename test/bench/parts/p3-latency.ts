@@ -16,7 +16,7 @@ async function measure(bench: Bench): Promise<Findings> {
   const series = new Series()
   await using echo = await startEcho()
   const count = bench.quick ? 2_000 : 10_000
-  await bench.withTunnels(['symport', 'ssh'], [echo.port], async (tunnels) => {
+  await bench.withTunnels(['symport', 'symport wss', 'ssh'], [echo.port], async (tunnels) => {
     // Twice as many as one round, so that the compilers of symport's two sides have done their work.
     for (const tunnel of tunnels) await pingPong(tunnel.ports[0] ?? 0, (made) => made < 2 * count)
     await bench.rotate(tunnels, 'ping-pong', async (tunnel) => {
@@ -30,6 +30,10 @@ async function measure(bench: Bench): Promise<Findings> {
     rows: [
       series.ratioRow('p50 us', { what: 'latency, p50', unit: 'us', against: 'ssh', goal: atMost(1, 'x ssh') }),
       series.plainRow('p99 us', { what: 'latency, p99', unit: 'us' }),
+      ...series.wssRows([
+        { metric: 'p50 us', what: 'latency, p50', unit: 'us' },
+        { metric: 'p99 us', what: 'latency, p99', unit: 'us' },
+      ]),
     ],
   }
 }

@@ -20,7 +20,7 @@ async function measure(bench: Bench): Promise<Findings> {
   // there are about 28,000 towards one address.
   await using echoes = await startEchoes(bench.rounds + 1)
   const load = connectionLoad(bench.processes, AT_ONCE)
-  await bench.withTunnels(['symport', 'ssh'], echoes.ports, async (tunnels) => {
+  await bench.withTunnels(['symport', 'symport wss', 'ssh'], echoes.ports, async (tunnels) => {
     for (const tunnel of tunnels) await load(tunnel.ports[bench.rounds] ?? 0, 1)
     await bench.rotate(tunnels, 'connections', async (tunnel, round) => {
       series.add('connections/s', tunnel.name, await load(tunnel.ports[round] ?? 0, bench.seconds(ROUND_SECONDS)))
@@ -35,6 +35,7 @@ async function measure(bench: Bench): Promise<Findings> {
         against: 'ssh',
         goal: atLeast(8, 'x ssh'),
       }),
+      ...series.wssRows([{ metric: 'connections/s', what: 'new connections', unit: '/s' }]),
     ],
   }
 }

@@ -30,7 +30,7 @@ async function measure(bench: Bench): Promise<Findings> {
     const times = await pingPong(tunnel.ports[1] ?? 0, () => running)
     return { times, gbits: await bulk.received }
   }
-  await bench.withTunnels(['symport', 'ssh'], [iperf3.port, echo.port], async (tunnels) => {
+  await bench.withTunnels(['symport', 'symport wss', 'ssh'], [iperf3.port, echo.port], async (tunnels) => {
     for (const direction of DIRECTIONS) {
       for (const tunnel of tunnels) await both(tunnel, direction, 1)
       await bench.rotate(tunnels, `ping-pong beside bulk, ${direction}`, async (tunnel) => {
@@ -46,6 +46,10 @@ async function measure(bench: Bench): Promise<Findings> {
     rows: [
       series.valueRow('up p99 ms', { what: 'p99 beside bulk to the target', unit: 'ms', goal: atMost(5, 'ms') }),
       series.valueRow('down p99 ms', { what: 'p99 beside bulk from it', unit: 'ms', goal: atMost(5, 'ms') }),
+      ...series.wssRows([
+        { metric: 'up p99 ms', what: 'p99 beside bulk to the target', unit: 'ms' },
+        { metric: 'down p99 ms', what: 'p99 beside bulk from it', unit: 'ms' },
+      ]),
     ],
   }
 }

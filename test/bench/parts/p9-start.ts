@@ -18,7 +18,7 @@ export const start: Part = {
 
 async function measure(bench: Bench): Promise<Findings> {
   const series = new Series()
-  if (bench.isMissing('symport')) return { series, rows: [] }
+  if (!bench.takesPart('symport')) return { series, rows: [] }
   await using greeter = await startTarget((socket) => socket.write('!'))
   // The first start of all makes the secret and the keys; what is measured is every later one.
   const state = bench.processes.folder()

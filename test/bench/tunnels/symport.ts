@@ -27,6 +27,12 @@ export function nodeFlags(state: string, port: number): readonly string[] {
   return ['--host', '127.0.0.1', '--port', String(port), '--state', state, '--drain-timeout', '1s']
 }
 
+/** The same through TLS and WebSocket: `pin` is of the CA that the server made for itself. */
+function wssFlags(state: string, port: number, pin: string): readonly string[] {
+  const url = `wss://127.0.0.1:${port}/symport`
+  return ['--server', url, '--pin', pin, '--proxy', 'none', '--state', state, '--drain-timeout', '1s']
+}
+
 export function listenerFlags(listen: number, target: number): readonly string[] {
   return ['--listener', `tcp://127.0.0.1:${listen},tcp://127.0.0.1:${target}`]
 }
@@ -35,7 +41,7 @@ export async function openSymport(
   bench: Bench,
   targets: readonly number[],
   state: string,
-  path: Path = async (port) => port,
+  { path = async (port) => port, wss = false }: { path?: Path; wss?: boolean } = {},
 ): Promise<Tunnel> {
   const listeners = targets.flatMap((target) => listenerFlags(0, target))
   const server = startSide(bench, 'server', [...serverFlags(state, 0), ...listeners])
@@ -47,7 +53,16 @@ export async function openSymport(
     return entry?.msg === 'listening' ? portOf(entry.address) : undefined
   }
   const port = await server.waitFor('listening', note)
-  const node = startSide(bench, 'node', nodeFlags(state, await path(port)))
+  const entry = await path(port)
+  let flags = nodeFlags(state, entry)
+  if (wss) {
+    const pin = await server.waitFor('on the other machine', (line) => {
+      note(line)
+      return /--pin (sha256:[0-9a-f]+)/i.exec(line)?.[1]
+    })
+    flags = wssFlags(state, entry, pin)
+  }
+  const node = startSide(bench, 'node', flags)
   await node.waitFor('connected', (line) => (parseLog(line)?.msg === 'connected' ? true : undefined))
   if (bound.size < targets.length) {
     await server.waitFor('listener ready', (line) => {
@@ -56,7 +71,7 @@ export async function openSymport(
     })
   }
   return {
-    name: 'symport',
+    name: wss ? 'symport wss' : 'symport',
     ports: targets.map((target) => bound.get(target) ?? 0),
     pids: { server: server.pid, node: node.pid },
     close: async () => {

@@ -52,7 +52,7 @@ export async function hub(options: Partial<MappingTableOptions> & { unstarted?: 
     const pair = await connectPair(MEMORY, { dialling: { domains } })
     const peer: Connected = {
       ...{ proxy: pair.accepting, id, instance: `${id} ${instances.length}`, connectedAt: new Date() },
-      remote: undefined,
+      ...{ remote: undefined, transport: undefined, enrolled: false },
     }
     pool.add(peer)
     void peer.proxy.closed.then(() => pool.remove(peer))

@@ -12,8 +12,16 @@ const PSK = Buffer.alloc(32, 0x52)
 
 /** As `Side.add` makes them. */
 export function peerOf(proxy: Proxy, id: string, connectedAt: Date = new Date()): Connected {
-  const { remote, session } = proxy.main
-  return { proxy, id, instance: `instance ${session.toString('hex')}`, connectedAt, remote }
+  const { remote, session, transport, peer } = proxy.main
+  return {
+    proxy,
+    id,
+    instance: `instance ${session.toString('hex')}`,
+    connectedAt,
+    remote,
+    transport,
+    enrolled: peer.credential !== '',
+  }
 }
 
 export async function stateFolderOf(t: TestContext): Promise<StateFolder> {

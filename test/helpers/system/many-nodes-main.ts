@@ -1,52 +1,49 @@
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { createInterface } from 'node:readline'
-import { createNode, createPolicy, dialTcp, ProxyError, tcp } from '../../../lib/index.ts'
+import { createNode, createPolicy, dialTcp, parsePattern, tcp } from '../../../lib/index.ts'
 
 /**
- * Plays many nodes in one process: `many-nodes-main PORT FILE`, a line `id,secret` for each. Says `connected N` and `lost N`
- * whenever these change, at most every 50 ms, and answers each connection to the port it says first with the id.
+ * Plays many nodes in one process, and the targets behind them: `many-nodes-main PORT TARGET FILE`, the port of the server
+ * and one for the targets, and a file with a line `id,secret,address...` for each node. A node dials nothing but its own
+ * addresses. Whoever dials one of them at TARGET hears that address in a line, and after that what it says itself. Prints
+ * `nodes OPEN, EVER`: how many are connected and how many times one was, whenever that changes.
  */
-const [port = '', file = ''] = process.argv.slice(2)
+const [port = '', targetPort = '', file = ''] = process.argv.slice(2)
+const target = createServer({ noDelay: true }, (socket) => {
+  socket.on('error', () => {})
+  // The port is open to the network, and nobody there is meant.
+  if (!socket.remoteAddress?.startsWith('127.')) return void socket.destroy()
+  socket.write(`${socket.localAddress}\n`)
+  socket.pipe(socket)
+})
+target.listen({ port: Number(targetPort), host: '0.0.0.0', backlog: 1024 })
+
+let [open, ever, told] = [0, 0, '']
+setInterval(() => {
+  const now = `nodes ${open}, ${ever}`
+  if (now === told) return
+  told = now
+  console.log(now)
+}, 20)
+
 const nodes = readFileSync(file, 'utf8')
   .trim()
   .split('\n')
   .map((line) => line.split(','))
-
-const target = createServer((socket) => {
-  socket.on('error', () => {})
-  socket.end('hello')
-})
-target.listen(0, '127.0.0.1', () => {
-  const address = target.address()
-  if (address === null || typeof address === 'string') throw new ProxyError('PROXY_ERR_INTERNAL', 'no port')
-  console.log(`target ${address.port}`)
-})
-
-let connected = 0
-let told = -1
-setInterval(() => {
-  if (connected === told) return
-  told = connected
-  console.log(`connected ${connected}`)
-}, 50)
-
-const running = nodes.map(async ([id = '', secret = '']) => {
-  return await createNode({
-    dial: (options) => dialTcp({ host: '127.0.0.1', port: Number(port) }, options),
-    server: 'server',
-    secret,
-    id,
-    name: id,
-    domains: [tcp()],
-    policy: createPolicy({ dial: 'any', listenPorts: 'none' }),
-    onEvent(event) {
-      if (event.type === 'connected') connected++
-      if (event.type === 'disconnected') connected--
-    },
-  })
-})
-
-// The end of standard input is the end.
-createInterface({ input: process.stdin }).on('close', () => process.exit(0))
-await Promise.all(running)
+await Promise.all(
+  nodes.map(([id = '', secret = '', ...addresses]) =>
+    createNode({
+      ...{ server: 'server', secret, id, name: id, domains: [tcp()] },
+      dial: (options) => dialTcp({ host: '127.0.0.1', port: Number(port) }, options),
+      policy: createPolicy({ dial: addresses.map((address) => parsePattern(`${address}:*`)), listenPorts: 'none' }),
+      onEvent(event) {
+        if (event.type === 'connected') {
+          open++
+          ever++
+        }
+        if (event.type === 'disconnected') open--
+        if (event.type === 'retrying' && event.reason.code === 'PROXY_ERR_REFUSED') console.log(`${id} was refused`)
+      },
+    }),
+  ),
+)

@@ -149,6 +149,7 @@ test('an event as JSON holds what is known of a peer, and no secret', async (t) 
     connectedAt: at,
     remote: '192.0.2.1:5',
     transport: 'ws',
+    enrolled: false,
     secret: 's',
   }
   const reason = new ProxyError('PROXY_ERR_CLOSED', `bad symport_${'x'.repeat(64)} at ws://user:pass@host/ or so`)
@@ -161,7 +162,7 @@ test('an event as JSON holds what is known of a peer, and no secret', async (t) 
       connectedAt: '2026-01-02T03:04:05.000Z',
       remote: '192.0.2.1:5',
       transport: 'ws',
-      enrolled: undefined,
+      enrolled: false,
     },
     reason: { code: 'PROXY_ERR_CLOSED', message: 'bad … at ws://…@host/ or so' },
   })

@@ -173,7 +173,7 @@ describe('the API', { concurrency: 4 }, () => {
     assert.equal(await of('/nodes', { id: 7 }), '"id" is not a text')
     assert.equal(await of('/nodes', {}), '"id" is missing')
     assert.equal(await of('/nodes', { id: '' }), '"id" is empty')
-    assert.equal(await of('/nodes', { id: 'a b' }), '"id" has a space in it')
+    assert.equal(await of('/nodes', { id: 'a b' }), '"id" has a space in it, or a character that does not show')
     assert.equal(await of('/nodes', { id: 'x'.repeat(65) }), '"id" is too long: at most 64')
     assert.equal(await of('/nodes', []), 'the request is not an object')
     assert.equal(await of('/nodes', 'text'), 'the request is not an object')

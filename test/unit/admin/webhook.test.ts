@@ -63,7 +63,15 @@ async function somePeer(t: TestContext, id = 'a'): Promise<Connected> {
     a.close()
     b.close()
   })
-  return { proxy: a, id, instance: 'i', connectedAt: new Date(0), remote: '192.0.2.1:5' }
+  return {
+    proxy: a,
+    id,
+    instance: 'i',
+    connectedAt: new Date(0),
+    remote: '192.0.2.1:5',
+    transport: 'tcp',
+    enrolled: true,
+  }
 }
 
 function start(t: TestContext, options: WebhookOptions): { hook: Webhook; errors: ProxyError[] } {

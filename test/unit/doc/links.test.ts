@@ -5,6 +5,7 @@ import { test } from 'node:test'
 const ROOT = new URL('../../../../', import.meta.url)
 const PAGES = [
   'README.md',
+  'supervisor/README.md',
   ...readdirSync(new URL('doc/', ROOT))
     .filter((file) => file.endsWith('.md'))
     .map((file) => `doc/${file}`),

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import type { DomainPlugin } from '../../../lib/core/index.ts'
 import { tcp } from '../../../lib/domains/tcp.ts'
+import { udp } from '../../../lib/domains/udp.ts'
 import { unix } from '../../../lib/domains/unix.ts'
 import { keyOf, readMappingRequest } from '../../../lib/hub/mapping-request.ts'
 
@@ -9,7 +10,7 @@ const custom: DomainPlugin = {
   name: 'custom',
   listen: () => Promise.reject(new Error('not called')),
 }
-const domains = [tcp(), unix(), custom]
+const domains = [tcp(), udp(), unix(), custom]
 const read = (request: unknown): ReturnType<typeof readMappingRequest> => readMappingRequest(request, domains)
 const halves = (listen: unknown, forward: unknown): unknown[] => {
   const { Listen, Forward } = read({ listen, forward })
@@ -25,8 +26,8 @@ test('addresses are taken in every form that half of a SPEC has', () => {
     { Domain: 'tcp', Addr: '0.0.0.0:0' },
     { Domain: 'tcp', Addr: '127.0.0.1:80' },
   ])
-  assert.deepEqual(halves('/run/a.sock', '127.0.0.1:53/udp'), [
-    { Domain: 'unix', Addr: '/run/a.sock' },
+  assert.deepEqual(halves(':53/udp', '127.0.0.1:53/udp'), [
+    { Domain: 'udp', Addr: ':53' },
     { Domain: 'udp', Addr: '127.0.0.1:53' },
   ])
   assert.deepEqual(halves({ Domain: 'tcp', Addr: '[::1]:1' }, 'unix:///run/b.sock'), [
@@ -101,6 +102,10 @@ const nonsense: [unknown, RegExp][] = [
   [{ ...whole, health: { intervall: 1 } }, /^"health.intervall" is not known here: did you mean "interval"\?$/],
   [{ ...whole, health: { interval: 1 } }, /^health\.interval: a whole number of milliseconds, 100 to 86400000$/],
   [{ ...whole, health: { timeout: '5s' } }, /^health\.timeout: /],
+  [
+    { ...whole, listen: ':53/udp' },
+    /^udp cannot be forwarded to tcp: udp carries datagrams, and tcp a stream of bytes$/,
+  ],
   [{ ...whole, node: 'a' }, /^"node" is not known here: did you mean "nodes"\?$/],
 ]
 

@@ -20,7 +20,7 @@ function peer(id: string, state: { serving: boolean } = { serving: true }): Conn
       },
     },
   })
-  return { proxy, id, instance: id, connectedAt: new Date(0), remote: undefined }
+  return { proxy, id, instance: id, connectedAt: new Date(0), remote: undefined, transport: undefined, enrolled: false }
 }
 
 test('without ids the first that connected and serves is picked', () => {
@@ -90,7 +90,8 @@ test('no more than 1,024 wait at once, and a signal gives up', async () => {
 test('a real Proxy is served by as long as it is connected', async () => {
   const pool = new Pool()
   await using pair = await createProxyPair()
-  pool.add({ proxy: pair.b, id: 'a', instance: '1', connectedAt: new Date(), remote: undefined })
+  const where = { remote: undefined, transport: undefined, enrolled: false }
+  pool.add({ proxy: pair.b, id: 'a', instance: '1', connectedAt: new Date(), ...where })
   assert.equal(pool.pick('a')?.proxy, pair.b)
   pair.b.close()
   await pair.b.closed

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { chmod, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -110,4 +111,20 @@ test('a full, foreign or read-only disk is told in words', () => {
   assert.equal(message('EACCES'), 'cannot write /x/secret: permission denied (--state takes another folder)')
   assert.match(message('EROFS'), /^cannot write \/x\/secret: the file system is read-only/)
   assert.equal(message('EWHATEVER'), 'cannot write /x/secret: EWHATEVER')
+})
+
+test('a pipe in place of a file is an error, and nobody waits for it', { skip: posix }, async (t) => {
+  const folder = new StateFolder(await temporary(t))
+  execFileSync('mkfifo', [folder.file('x')])
+  await assert.rejects(folder.read('x'), { code: 'PROXY_ERR_STATE', message: /it is not a file/ })
+})
+
+test('what a link leads to is read, and not changed', { skip: posix }, async (t) => {
+  const path = await temporary(t)
+  const folder = new StateFolder(path)
+  await writeFile(join(path, 'elsewhere'), 'text', { mode: 0o644 })
+  await chmod(join(path, 'elsewhere'), 0o644)
+  await symlink('elsewhere', folder.file('x'))
+  assert.deepEqual(await folder.read('x'), { text: 'text', exposed: true })
+  assert.equal(await modeOf(join(path, 'elsewhere')), 0o644)
 })

@@ -261,6 +261,17 @@ describe('what a web proxy answers', () => {
     return error
   }
 
+  test('a name and password that it does not take are told as such, with 407 and with 401', async (t) => {
+    for (const status of [407, 401]) {
+      const none = await answer(t, `HTTP/1.1 ${status} No\r\nContent-Length: 0\r\n\r\n`)
+      assert.match(
+        none.message,
+        new RegExp(`wants a name and password \\(HTTP ${status}\\): http://USER:PASSWORD@HOST:PORT$`),
+      )
+      assert.equal(none.retryable, false)
+    }
+  })
+
   test('403, 502 and an endless head are told apart', async (t) => {
     const denied = await answer(t, 'HTTP/1.1 403 Forbidden\r\ncontent-length: 3\r\n\r\nno!')
     assert.match(denied.message, /does not allow connections to server\.test:925 \(HTTP 403\)$/)

@@ -122,6 +122,30 @@ test('what came before start is kept in order, and no more than that is read', a
   assert.ok((await stream.read(8_000_000)).equals(letters(8_000_000)))
 })
 
+test('many tiny messages that wait do so in few pieces, in order', async (t) => {
+  const { client, server, raw } = await pair(t)
+  void recorded(server)
+  const text = letters(5000)
+  // All in one piece, as a stranger would have it.
+  raw.socket.write(Buffer.concat([...text].map((byte) => Buffer.from([0x82, 1, byte]))))
+  raw.server.close()
+  const pieces: string[] = []
+  let take = false
+  const closed = recorded(client, {
+    received: (bytes) => {
+      pieces.push(Buffer.from(bytes).toString())
+      return take
+    },
+  })
+  while (pieces.length === 0) await new Promise((resolve) => setImmediate(resolve))
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  take = true
+  client.resume()
+  await closed
+  assert.equal(pieces.join(''), text.toString())
+  assert.ok(pieces.length < 500, `${pieces.length} pieces`)
+})
+
 test('bytes land in the buffer of the sink, in pieces where it is short', async (t) => {
   const { client, server } = await pair(t)
   const place = Buffer.alloc(3)
@@ -328,10 +352,10 @@ test('in silence a ping is sent, and none while something is heard', async (t) =
   void recorded(server)
   let pings = 0
   raw.server.on('ping', () => pings++)
-  t.mock.timers.tick(30_000)
+  t.mock.timers.tick(12_500)
   assert.equal(pings, 0)
   const pong = once(raw.client, 'pong')
-  t.mock.timers.tick(30_000)
+  t.mock.timers.tick(12_500)
   await pong
   assert.equal(pings, 1)
 })

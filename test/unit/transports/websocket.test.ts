@@ -102,6 +102,12 @@ describe('dialling a WebSocket', () => {
       [404, {}, 'AT is a web server, and /path there is no symport (HTTP 404): is the path right?', false],
       [200, {}, 'AT is a web server, and /path there is no symport (HTTP 200): is the path right?', false],
       [403, {}, 'the web server on AT does not let us in (HTTP 403)', false],
+      [
+        426,
+        {},
+        'a proxy on the way to AT does not pass on the Upgrade header, which a WebSocket needs (HTTP 426)',
+        false,
+      ],
       [429, {}, 'the web server on AT wants us to slow down (HTTP 429)', true],
       [502, {}, 'the web server on AT cannot reach symport behind it now (HTTP 502)', true],
       [

@@ -31,7 +31,8 @@ describe('a list of nodes', () => {
 
   test('is refused with the line or entry that is wrong, and without a secret', () => {
     assert.equal(complaint(''), '--from: there is no node in it')
-    assert.equal(complaint('one\n\ntwo words'), '--from: line 3: "id" has a space in it')
+    const rule = 'has a space in it, or a character that does not show'
+    assert.equal(complaint('one\n\ntwo words'), `--from: line 3: "id" ${rule}`)
     assert.equal(complaint('one,'), '--from: line 1: "secret" is empty')
     assert.equal(complaint('one\ntwo\none,hidden'), '--from: node one stands there twice')
     assert.equal(complaint('["one", 2]'), '--from: entry 2: the request is not an object')

@@ -86,7 +86,7 @@ health = { interval = "30s" }
 
 [[listener]]
 listen = "127.0.0.1:53/udp"
-forward = { Domain = "unix", Addr = "/run/x.sock" }
+forward = { Domain = "udp", Addr = "10.0.0.1:53" }
 node = "a"
 health = true
 `
@@ -138,7 +138,7 @@ describe('a file', () => {
     assert.deepEqual(listeners, [
       {
         listen: { Domain: 'udp', Addr: '127.0.0.1:53' },
-        forward: { Domain: 'unix', Addr: '/run/x.sock' },
+        forward: { Domain: 'udp', Addr: '10.0.0.1:53' },
         nodes: ['a'],
         health: {},
       },
@@ -232,6 +232,15 @@ describe('a file', () => {
 })
 
 describe('what is wrong with a file', () => {
+  test('is a mapping whose halves do not go together', async () => {
+    const why = 'udp cannot be forwarded to tcp: udp carries datagrams, and tcp a stream of bytes'
+    const halves = 'listen = ":53/udp"\nforward = "127.0.0.1:53"'
+    assert.deepEqual(await problemsOf(`role = "server"\n[[mapping]]\n${halves}`), [`mapping[0]: ${why}`])
+    const json = { role: 'server', listener: [{ Listen: 'udp://:53', Forward: 'tcp://127.0.0.1:53' }] }
+    const { problems } = await readConfig(file(JSON.stringify(json), 'x.json'))
+    assert.deepEqual(problems.map(describeProblem), [`listener[0]: ${why}`])
+  })
+
   test('is told with file, line and column if it is no TOML or JSON', async () => {
     for (const [text, name, says] of [
       ['a = 1\nb = \n', 'x.toml', /x\.toml: line 2, column 5: malformed TOML: invalid value$/],
