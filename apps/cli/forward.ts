@@ -1,5 +1,5 @@
+import { ProxyError } from '../../lib/core/index.ts'
 import { forward } from '../../lib/hub/forward.ts'
-import { ProxyError } from '../../lib/index.ts'
 import { command, type Runnable } from '../common/command.ts'
 import { logEvents } from '../common/events.ts'
 import { createLog, LOG_FLAGS } from '../common/log.ts'

@@ -1,4 +1,4 @@
-import { ProxyError } from '../../lib/index.ts'
+import { ProxyError } from '../../lib/core/index.ts'
 import { keepSecret, loadServerIdentity, makeToken, readSecret } from '../../lib/store/secrets.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { stateFolder } from '../common/identity.ts'

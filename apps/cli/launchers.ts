@@ -1,7 +1,7 @@
 import { chmod, mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { ProxyError } from '../../lib/index.ts'
+import { ProxyError } from '../../lib/core/index.ts'
 import { command, type Runnable } from '../common/command.ts'
 
 const DEFAULT_FOLDER = '/usr/lib/symport'

@@ -1,6 +1,6 @@
+import { ProxyError } from '../../lib/core/index.ts'
 import { nearest } from '../../lib/domains/nearest.ts'
 import type { ConnectionStatus, MappingStatus, NodeStatus, ServerStatus, Totals } from '../../lib/hub/operations.ts'
-import { ProxyError } from '../../lib/index.ts'
 import type { AdminClient } from '../common/admin-client.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { notEmpty, toDuration } from '../common/flags.ts'

@@ -1,5 +1,5 @@
+import { ProxyError } from '../../lib/core/index.ts'
 import { type HostPort, parseHostPort } from '../../lib/domains/address.ts'
-import { ProxyError } from '../../lib/index.ts'
 import { notEmpty } from './flags.ts'
 
 /**

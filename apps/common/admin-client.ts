@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import type { IncomingMessage, RequestOptions } from 'node:http'
 import type * as v from 'valibot'
+import { ProxyError } from '../../lib/core/index.ts'
 import type {
   AddedNode,
   ConnectionStatus,
@@ -11,7 +12,6 @@ import type {
   ReloadReport,
   ServerStatus,
 } from '../../lib/hub/operations.ts'
-import { ProxyError } from '../../lib/index.ts'
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 
 /** The operations as they are seen from another process. */

@@ -3,7 +3,6 @@ import type { DomainPlugin, Limits, ProxyError, ServerOptions } from '../../lib/
 import { configError, parseConfigText, readConfigText } from './config-file.ts'
 import { type ConfigMapping, readMapping, specsOf } from './config-mapping.ts'
 import type { FileTable, Problem, Role } from './config-schema.ts'
-import { notEmpty, type StringFlag } from './flags.ts'
 import { createDomains } from './options.ts'
 
 export type { ConfigMapping } from './config-mapping.ts'
@@ -123,25 +122,6 @@ async function build(file: FileTable, { path, role, exposed }: Source): Promise<
     warnings:
       exposed && holdsSecret ? [`${path} holds a secret, and every user of this machine can read it: chmod 600`] : [],
   }
-}
-
-export const CONFIG_FLAG: StringFlag<'config'> = {
-  name: 'config',
-  alias: 'c',
-  kind: 'string',
-  value: 'FILE',
-  help: 'A TOML or JSON file that says what flags say, and more (doc/config.md). Flags go first.',
-}
-
-/** The values of a command line, completed by the file that it names with `--config`, if it does. */
-export async function applyConfig<Values extends { readonly [name in keyof Values]: FlagValue }>(
-  role: Role,
-  flags: Values & { readonly config: string | undefined },
-  options: MergeOptions = {},
-): Promise<{ values: Values; config: ServerConfig | NodeConfig | undefined }> {
-  const path = notEmpty(flags.config, 'config')
-  const config = path === undefined ? undefined : await loadConfig(path, role)
-  return { values: mergeConfig<Values>(flags, config, options), config }
 }
 
 /** What else there is to say about a command line. */

@@ -1,7 +1,7 @@
 import { check } from '../../lib/admin/check.ts'
 import { nodeRequest } from '../../lib/admin/schemas.ts'
+import { ProxyError } from '../../lib/core/index.ts'
 import type { NodeRequest } from '../../lib/hub/operations.ts'
-import { ProxyError } from '../../lib/index.ts'
 
 const MOST_NODES = 10_000
 

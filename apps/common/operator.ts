@@ -1,6 +1,6 @@
+import { ProxyError } from '../../lib/core/index.ts'
 import { nearest } from '../../lib/domains/nearest.ts'
 import type { MappingStatus } from '../../lib/hub/operations.ts'
-import { ProxyError } from '../../lib/index.ts'
 import {
   type AdminClient,
   type BatchResult,

@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises'
-import { ProxyError } from '../../lib/index.ts'
+import { ProxyError } from '../../lib/core/index.ts'
 
 const LARGEST = 16 * 1024 * 1024
 

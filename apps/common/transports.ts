@@ -5,10 +5,8 @@ import { shown } from '../../lib/domains/text.ts'
 import type { LinkListener, ProxyTarget, Verify, Via } from '../../lib/index.ts'
 import type { OnePortOptions } from '../../lib/transports/one-port.ts'
 import { dialTcp, listenTcp, type TcpAddress } from '../../lib/transports/tcp.ts'
-import { dialTls } from '../../lib/transports/tls.ts'
 import { dialUnix, listenUnix } from '../../lib/transports/unix.ts'
 import { dialTcpVia, viaFromEnvironment } from '../../lib/transports/via-proxy.ts'
-import { dialWebSocket } from '../../lib/transports/websocket.ts'
 import { DEFAULT_PATH, type DialSettings } from './transport-flags.ts'
 
 export const DEFAULT_PORT = 925
@@ -76,7 +74,10 @@ function tlsPlace(rest: string, options: PlaceOptions): Place {
   if (options.listening) throw onOnePort()
   const at = address(rest, DEFAULT_PORT, options)
   const settings = { verify: verifyOf(options), via: viaFor({ ...at, scheme: 'tls' }, options) }
-  return dialOnly(`tls://${formatHostPort(at)}`, at, (dial) => dialTls(at, { ...dial, ...settings }))
+  return dialOnly(`tls://${formatHostPort(at)}`, at, async (dial) => {
+    const { dialTls } = await import('../../lib/transports/tls.ts')
+    return await dialTls(at, { ...dial, ...settings })
+  })
 }
 
 function webPlace(scheme: 'ws' | 'wss', rest: string, options: PlaceOptions): Place {
@@ -99,9 +100,10 @@ function webPlace(scheme: 'ws' | 'wss', rest: string, options: PlaceOptions): Pl
   if (!URL.canParse(`${scheme}://${user}${where}`)) throw new ProxyError('PROXY_ERR_USAGE', 'that is no URL')
   const settings = { verify, via: viaFor({ ...at, scheme }, options) }
   // Its name is without the name and password that may stand in the URL.
-  return dialOnly(`${scheme}://${where}`, at, (dial) =>
-    dialWebSocket(`${scheme}://${user}${where}`, { ...dial, ...settings }),
-  )
+  return dialOnly(`${scheme}://${where}`, at, async (dial) => {
+    const { dialWebSocket } = await import('../../lib/transports/websocket.ts')
+    return await dialWebSocket(`${scheme}://${user}${where}`, { ...dial, ...settings })
+  })
 }
 
 function dialOnly(name: string, at: HostPort, dial: Place['dial']): Place {

@@ -1,5 +1,5 @@
 import { stripVTControlCharacters } from 'node:util'
-import { ProxyError } from '../../lib/index.ts'
+import { ProxyError } from '../../lib/core/index.ts'
 import { terminal } from './operator.ts'
 import { cutTo, type TableOptions, textWidth } from './table.ts'
 

@@ -6,7 +6,7 @@ import { keepSecret, loadNodeKey, readSecret, secretFileFor } from '../../lib/st
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 import { parseAdminAddress } from '../common/admin-address.ts'
 import { command, type Runnable } from '../common/command.ts'
-import { applyConfig, CONFIG_FLAG } from '../common/config.ts'
+import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
 import { logEvents } from '../common/events.ts'
 import { toPort } from '../common/flags.ts'
 import { isLoopbackHost, stateFolder, warnExposed } from '../common/identity.ts'

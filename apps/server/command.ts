@@ -1,5 +1,5 @@
 import { command, noPositionals, type Runnable } from '../common/command.ts'
-import { applyConfig, CONFIG_FLAG, configMappings } from '../common/config.ts'
+import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
 import { notEmpty, toPort } from '../common/flags.ts'
 import { stateFolder } from '../common/identity.ts'
 import { checkLogLevel, createLog } from '../common/log.ts'
@@ -48,11 +48,10 @@ const server: Runnable = command({
     `symport server --listener '{"Listen":{"Domain":"tcp","Addr":"127.0.0.1:13389"},"Forward":{"Domain":"tcp","Addr":"127.0.0.1:3389"}}'`,
   ],
   async run(flags, positionals) {
-    const { values, config } = await applyConfig('server', flags)
+    const { values, config, mappings: configured } = await applyConfig('server', flags)
     // All of the command line is known to be good before anything is bound or written.
     const domains = createDomains()
     const listeners = parseSpecs(values.listener, domains)
-    const configured = configMappings(flags, config)
     const peerListeners = parseSpecs(values.peer_listener, domains)
     const port = values.port === undefined ? undefined : toPort(values.port, 'port', { allowZero: true })
     const place = parsePlace(notEmpty(values.host, 'host') ?? '0.0.0.0', '--host', { port, listening: true })

@@ -1,5 +1,6 @@
+import { ProxyError } from '../../lib/core/index.ts'
 import type { HostPort } from '../../lib/domains/address.ts'
-import { type OnDuplicate, ProxyError } from '../../lib/index.ts'
+import type { OnDuplicate } from '../../lib/hub/duplicates.ts'
 import { parseAdminAddress } from '../common/admin-address.ts'
 import { type Flag, notEmpty, type StringFlag } from '../common/flags.ts'
 

@@ -1,4 +1,4 @@
-import type { MappingRequest, Policy, ReloadReport } from '../../lib/index.ts'
+import type { MappingRequest, ReloadReport } from '../../lib/index.ts'
 import {
   configMappings,
   type FlagValue,
@@ -8,22 +8,6 @@ import {
   type ServerConfig,
 } from '../common/config.ts'
 import { diffConfig } from '../common/config-diff.ts'
-
-/** A policy that can be another one from one question to the next. */
-export class LivePolicy implements Policy {
-  #policy: Policy
-
-  constructor(policy: Policy) {
-    this.#policy = policy
-  }
-
-  become(policy: Policy): void {
-    this.#policy = policy
-  }
-
-  dial: Policy['dial'] = (to, address) => this.#policy.dial(to, address)
-  listen: Policy['listen'] = (at) => this.#policy.listen(at)
-}
 
 export interface Reloadable<Values> {
   /** What the command line says, without the file. */

@@ -1,5 +1,5 @@
 import type { KeyObject } from 'node:crypto'
-import { ProxyError, readToken } from '../../lib/index.ts'
+import { ProxyError, readToken } from '../../lib/core/index.ts'
 import { loadOrMakeSecret, loadServerIdentity } from '../../lib/store/secrets.ts'
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 

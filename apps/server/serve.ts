@@ -1,23 +1,17 @@
 import { type Admin, startAdmin } from '../../lib/admin/admin.ts'
-import {
-  createPolicy,
-  createServer,
-  type DomainPlugin,
-  Feed,
-  Identities,
-  loadCertificates,
-  type MappingRequest,
-  Operator,
-  type Policy,
-  ProxyError,
-  parsePortRanges,
-  readToken,
-  type Spec,
-  type StateFolder,
-  Statistics,
-  type SymportServer,
-} from '../../lib/index.ts'
+import { type DomainPlugin, type Policy, ProxyError, readToken } from '../../lib/core/index.ts'
+import { createServer, type SymportServer } from '../../lib/create-server.ts'
+import type { Spec } from '../../lib/domains/spec.ts'
+import { Feed } from '../../lib/hub/feed.ts'
+import { Identities } from '../../lib/hub/identities.ts'
+import type { MappingRequest } from '../../lib/hub/operations.ts'
+import { Statistics } from '../../lib/hub/statistics.ts'
+import { Operator } from '../../lib/operator.ts'
+import { parsePortRanges } from '../../lib/policy/patterns.ts'
+import { createPolicy } from '../../lib/policy/policy.ts'
+import { loadCertificates } from '../../lib/store/certificates.ts'
 import { isGuessable } from '../../lib/store/secrets.ts'
+import type { StateFolder } from '../../lib/store/state-folder.ts'
 import { version } from '../cli/version.ts'
 import type { FlagValue, NodeConfig, ServerConfig } from '../common/config.ts'
 import { logEvents } from '../common/events.ts'
@@ -27,8 +21,8 @@ import { parsePatterns, parseTimes } from '../common/options.ts'
 import type { ListenSettings } from '../common/transport-flags.ts'
 import type { Place } from '../common/transports.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
+import { LivePolicy } from './live-policy.ts'
 import type { OperatorSettings } from './operator-flags.ts'
-import { LivePolicy, reloader } from './reloading.ts'
 import { serverSecret } from './secret.ts'
 import { tellNode } from './tell-node.ts'
 
@@ -141,7 +135,7 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   const reload =
     flags.config === undefined || config === undefined
       ? undefined
-      : reloader({
+      : (await import('./reloading.ts')).reloader({
           ...{ flags, path: flags.config, config },
           setMappings: (requests) => running.mappings.setConfigured(requests),
           prepare(next) {

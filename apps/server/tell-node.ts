@@ -1,4 +1,5 @@
-import { type Certificates, readToken } from '../../lib/index.ts'
+import { readToken } from '../../lib/core/index.ts'
+import type { Certificates } from '../../lib/store/certificates.ts'
 import { nodeCommand, webPortAdvice } from '../common/identity.ts'
 import type { Logger } from '../common/log.ts'
 import { DEFAULT_PATH } from '../common/transport-flags.ts'

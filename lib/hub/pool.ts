@@ -67,6 +67,13 @@ export class Pool {
     if (named?.size === 0) this.#byId.delete(peer.id)
   }
 
+  #resuming(wanted: string | Wanted | undefined): Connected | undefined {
+    const ids = typeof wanted === 'object' ? wanted.ids : wanted ? [wanted] : []
+    const may = ids.length === 0 ? this.#peers : ids.flatMap((id) => [...(this.#byId.get(id) ?? [])])
+    for (const peer of may) if (peer.proxy.state === 'resuming') return peer
+    return undefined
+  }
+
   /** Those that serve now; see `Wanted`. */
   *serving(ids: readonly string[] = []): Generator<Connected, void, undefined> {
     if (ids.length === 0) {
@@ -90,7 +97,10 @@ export class Pool {
     return all[this.#turn++ % Math.max(1, all.length)]
   }
 
-  /** Like `pick`, with some patience (in ms): a peer that lost its connection is back soon. */
+  /**
+   * Like `pick`, with some patience (in ms): a peer that lost its connection is back soon. When that is over, one that has
+   * lost its link and may still go on takes it: what is opened there waits with all the rest.
+   */
   async wait(
     wanted: string | Wanted | undefined,
     signal: AbortSignal,
@@ -115,7 +125,12 @@ export class Pool {
         settle()
         reject(nobody(wanted))
       }
-      const timer = setTimeout(giveUp, patience)
+      const timer = setTimeout(() => {
+        const peer = this.#resuming(wanted)
+        if (!peer) return giveUp()
+        settle()
+        resolve(peer)
+      }, patience)
       this.#waiting.add(look)
       signal.addEventListener('abort', giveUp)
       if (signal.aborted) giveUp()

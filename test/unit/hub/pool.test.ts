@@ -11,8 +11,9 @@ setMaxListeners(0, never)
 let looks = 0
 
 /** A peer that serves, or does not, as long as `serving` says so. */
-function peer(id: string, state: { serving: boolean } = { serving: true }): Connected {
+function peer(id: string, state: { serving: boolean; resuming?: boolean } = { serving: true }): Connected {
   const proxy = Object.create(Proxy.prototype, {
+    state: { get: () => (state.resuming ? 'resuming' : 'connected') },
     serving: {
       get: () => {
         looks++
@@ -72,6 +73,21 @@ test('who waits gets the peer that comes, and after its patience an error that n
   const many = { ids: ['1', '2', '3', '4', '5', '6', '7'] }
   await assert.rejects(pool.wait(many, never, 1), { message: /1, 2, 3, 4, 5 and 2 more is connected/ })
   await assert.rejects(new Pool().wait(undefined, never, 0), { message: 'the other side is not connected' })
+})
+
+test('one that has lost its link, and may go on, takes whoever has waited for it as long as that was to be', async () => {
+  const pool = new Pool()
+  const [other, lost] = [peer('b', { serving: false, resuming: true }), peer('a', { serving: false, resuming: true })]
+  pool.add(other)
+  pool.add(lost)
+  assert.equal(await pool.wait({ ids: ['a'] }, never, 20), lost)
+  assert.equal(await pool.wait(undefined, never, 20), other)
+  const back = pool.wait({ ids: ['a', 'c'] }, never, 5000)
+  const here = peer('c')
+  pool.add(here)
+  assert.equal(await back, here)
+  await assert.rejects(pool.wait({ ids: ['a'] }, never, 0), { code: 'PROXY_ERR_NO_PEER' })
+  await assert.rejects(pool.wait({ ids: ['d'] }, never, 20), { code: 'PROXY_ERR_NO_PEER' })
 })
 
 test('no more than 1,024 wait at once, and a signal gives up', async () => {
