@@ -14,7 +14,13 @@ import { bindDatagrams, connectDatagrams } from '../sockets/datagram-socket.ts'
 import { listenError } from '../sockets/listen.ts'
 import { formatHostPort, parseHostPort } from './address.ts'
 import { DatagramLink, DatagramMemory } from './datagrams.ts'
-import type { UdpOptions } from './udp.ts'
+
+export interface UdpOptions {
+  /** A flow in which nothing moves for so long, either way, is over, in ms. Default 60,000. */
+  idleTimeout?: number | undefined
+  /** Flows of one listener at once; the one idle longest gives way to a new one. Default 4,096. */
+  flows?: number | undefined
+}
 
 /** What may wait in the system while this process is busy; the default of Linux holds 90 packets of 1,400 bytes. */
 const RECEIVE_BUFFER = 4_194_304

@@ -3,14 +3,9 @@ import { isIP } from 'node:net'
 import type { DomainPlugin, Link, Listener } from '../core/index.ts'
 import { dialError } from '../sockets/dial.ts'
 import { parseHostPort } from './address.ts'
-import type { UdpFlows } from './udp-flows.ts'
+import type { UdpFlows, UdpOptions } from './udp-flows.ts'
 
-export interface UdpOptions {
-  /** A flow in which nothing moves for so long, either way, is over, in ms. Default 60,000. */
-  idleTimeout?: number | undefined
-  /** Flows of one listener at once; the one idle longest gives way to a new one. Default 4,096. */
-  flows?: number | undefined
-}
+export type { UdpOptions } from './udp-flows.ts'
 
 /**
  * Domain `udp`: `host:port`, IPv6 in brackets. An empty host is all interfaces for a listener, else 127.0.0.1. Each
