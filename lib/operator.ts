@@ -68,11 +68,6 @@ export class Operator implements Operations {
     return await this.#options.identities.add(request)
   }
 
-  async addNodes(requests: readonly NodeRequest[]): Promise<AddedNode[]> {
-    await this.#learnPin()
-    return await this.#options.identities.addMany(requests)
-  }
-
   async removeNode(id: string): Promise<void> {
     await this.#options.identities.remove(id)
     this.#options.statistics.forget('node', id)

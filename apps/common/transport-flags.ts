@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { ProxyError } from '../../lib/core/index.ts'
 import type { Verify, Via } from '../../lib/index.ts'
-import { parseNet } from '../../lib/policy/ip.ts'
+import { parseNet } from '../../lib/sockets/ip.ts'
 import type { OnePortOptions } from '../../lib/transports/one-port.ts'
 import { parseCa, parsePin } from '../../lib/transports/verify.ts'
 import { parseVia } from '../../lib/transports/via-proxy.ts'

@@ -1,5 +1,5 @@
 import { isIP } from 'node:net'
-import { isLoopback, parseIp } from '../policy/ip.ts'
+import { isLoopback, parseIp } from '../sockets/ip.ts'
 
 const WILDCARDS = new Set(['', '0.0.0.0', '::'])
 

@@ -1,4 +1,4 @@
-import { parseIp } from '../policy/ip.ts'
+import { parseIp } from '../sockets/ip.ts'
 
 /** Before the first answer that a token is wrong, in ms; doubled with every further one. */
 const FIRST_DELAY = 250

@@ -1,11 +1,11 @@
-import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
 import type { DomainPlugin, Link, Listener } from '../core/index.ts'
 import { ProxyError } from '../core/index.ts'
-import { dialError, dialSocket } from '../sockets/dial.ts'
+import { dialSocket } from '../sockets/dial.ts'
 import { serve } from '../sockets/serve.ts'
 import { ReadBuffer } from '../sockets/socket-link.ts'
 import { formatHostPort, parseHostPort } from './address.ts'
+import { resolve } from './resolve.ts'
 
 export interface TcpOptions {
   /** How long one address may take to answer, in ms. Default 10,000. */
@@ -33,16 +33,7 @@ export function tcp(options: TcpOptions = {}): DomainPlugin {
       return server.listener({ Domain: 'tcp', Addr: formatHostPort(bound) })
     },
 
-    async resolve(to): Promise<readonly string[]> {
-      const { host } = parseHostPort(to.Addr)
-      if (host === '') return ['127.0.0.1']
-      if (isIP(host)) return [host]
-      try {
-        return (await lookup(host, { all: true })).map((found) => found.address)
-      } catch (error) {
-        throw dialError(error, to.Addr)
-      }
-    },
+    resolve,
 
     async dial(to, { addresses, signal }): Promise<Link> {
       const { host, port } = parseHostPort(to.Addr)

@@ -1,8 +1,5 @@
-import { lookup } from 'node:dns/promises'
-import { isIP } from 'node:net'
 import type { DomainPlugin, Link, Listener } from '../core/index.ts'
-import { dialError } from '../sockets/dial.ts'
-import { parseHostPort } from './address.ts'
+import { resolve } from './resolve.ts'
 import type { UdpFlows, UdpOptions } from './udp-flows.ts'
 
 export type { UdpOptions } from './udp-flows.ts'
@@ -26,16 +23,7 @@ export function udp(options: UdpOptions = {}): DomainPlugin {
       return await (await load()).listen(at, context)
     },
 
-    async resolve(to): Promise<readonly string[]> {
-      const { host } = parseHostPort(to.Addr)
-      if (host === '') return ['127.0.0.1']
-      if (isIP(host)) return [host]
-      try {
-        return (await lookup(host, { all: true })).map((found) => found.address)
-      } catch (error) {
-        throw dialError(error, to.Addr)
-      }
-    },
+    resolve,
 
     async dial(to, context): Promise<Link> {
       return await (await load()).dial(to, context)

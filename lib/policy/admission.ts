@@ -1,5 +1,5 @@
 import { ProxyError } from '../core/errors.ts'
-import { type Ip, type IpNet, isIn, isLoopback, parseIp, parseNet } from './ip.ts'
+import { customerOf, type Ip, isLoopback, NetSet, parseIp } from '../sockets/ip.ts'
 
 /** Time between two tries of a pair that failed once, in ms; doubled with every failure. */
 const FIRST_DELAY = 250
@@ -45,7 +45,7 @@ export interface Visit {
  */
 export class Admission {
   readonly #perAddress: number
-  readonly #trusted: readonly IpNet[]
+  readonly #trusted: NetSet
   readonly #now: () => number
   readonly #handshakes = new Map<string, number>()
   readonly #sessions = new Map<string, number>()
@@ -57,7 +57,7 @@ export class Admission {
   /** @throws ProxyError PROXY_ERR_PATTERN if something in `trusted` is neither an address nor a CIDR */
   constructor(options: AdmissionOptions = {}) {
     this.#perAddress = options.perAddress ?? 64
-    this.#trusted = (options.trusted ?? []).map(readTrusted)
+    this.#trusted = new NetSet(options.trusted ?? [])
     this.#now = options.now ?? (() => performance.now())
   }
 
@@ -68,8 +68,8 @@ export class Admission {
    */
   enter(remote: string | undefined): Visit {
     const ip = ipOf(remote)
-    if (!ip || isLoopback(ip) || this.#trusted.some((net) => isIn(net, ip))) return UNLIMITED
-    const address = ip.version === 4 ? `4/${ip.value}` : `6/${ip.value >> 64n}`
+    if (!ip || isLoopback(ip) || this.#trusted.has(ip)) return UNLIMITED
+    const address = customerOf(ip)
     if ((this.#handshakes.get(address) ?? 0) >= this.#perAddress) {
       const message = `${this.#perAddress} handshakes are under way from this address`
       throw new ProxyError('PROXY_ERR_TOO_MANY_HANDSHAKES', message, { retryable: true })
@@ -221,16 +221,6 @@ function count(counts: Map<string, number>, key: string, change: 1 | -1): void {
 function ipOf(remote = ''): Ip | undefined {
   const [, bracketed, plain] = /^(?:\[([^\]]+)\]|([^:]+))(?::[0-9]+)?$/.exec(remote) ?? []
   return parseIp((bracketed ?? plain ?? remote).replace(/%.*$/s, ''))
-}
-
-function readTrusted(text: string): IpNet {
-  const net = parseNet(text)
-  if (net) return net
-  const shown = JSON.stringify(text.slice(0, 80))
-  throw new ProxyError(
-    'PROXY_ERR_PATTERN',
-    `bad trusted address ${shown}: write an IP address or CIDR, like 10.0.0.0/8`,
-  )
 }
 
 function gone(): ProxyError {

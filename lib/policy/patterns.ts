@@ -1,6 +1,6 @@
 import { isIP } from 'node:net'
 import { ProxyError } from '../core/errors.ts'
-import { bitsOf, type IpNet, isConfined, isIn, isLoopback, parseIp, parseTarget } from './ip.ts'
+import { bitsOf, type IpNet, isConfined, isIn, isLoopback, parseIp, parseTarget } from '../sockets/ip.ts'
 
 /** Ports from `from` to `to`, both included. */
 export interface PortRange {

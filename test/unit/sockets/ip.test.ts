@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { BlockList } from 'node:net'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { bitsOf, isConfined, isIn, isLoopback, parseIp, parseTarget } from '../../../lib/policy/ip.ts'
+import { bitsOf, isConfined, isIn, isLoopback, parseIp, parseTarget } from '../../../lib/sockets/ip.ts'
 
 const ip = (text: string) => parseIp(text) ?? assert.fail(`${text} is an address`)
 
