@@ -3,7 +3,7 @@ import { nearest } from '../../lib/domains/nearest.ts'
 import { shown } from '../../lib/domains/text.ts'
 import { type Limits, parsePattern, parsePortRanges, parseSpec } from '../../lib/index.ts'
 import { parseNet } from '../../lib/sockets/ip.ts'
-import { parsePin } from '../../lib/transports/verify.ts'
+import { parsePin } from '../../lib/sockets/verify.ts'
 import { parseVia } from '../../lib/transports/via-proxy.ts'
 import { checkHalves, type FileHalf, type FileMapping, readHalf, type SpecTable } from './config-mapping.ts'
 import {

@@ -27,11 +27,17 @@ export interface DialContext {
   readonly addresses: readonly string[]
 }
 
+/**
+ * What goes through a connection: bytes, datagrams, or connections that name their own targets (`requests`), as of a SOCKS
+ * client. `any`: whatever the other half of the mapping has.
+ */
+export type Carries = 'stream' | 'datagrams' | 'requests' | 'any'
+
 /** A kind of endpoint: what can be listened on, forwarded to, or both. Plug-ins are values; see lib/domains. */
 export interface DomainPlugin {
   readonly name: string
-  /** What its sub-connections carry: bytes, or datagrams with their borders. A mapping has the same at both ends. Default `stream`. */
-  readonly carries?: 'stream' | 'datagrams' | undefined
+  /** What its sub-connections carry. A mapping has the same at both ends. Default `stream`. */
+  readonly carries?: Carries | undefined
   listen?(at: Endpoint, context: ListenContext): Promise<Listener>
   /** The IP addresses behind an endpoint. A plug-in with names must have it: policy is asked about each address. */
   resolve?(to: Endpoint, options: Abortable): Promise<readonly string[]>
@@ -50,7 +56,7 @@ export class Domains {
   }
 
   /** What goes through a sub-connection to this endpoint. */
-  carries(to: Endpoint): 'stream' | 'datagrams' {
+  carries(to: Endpoint): Carries {
     return this.#plugins.get(to.Domain)?.carries ?? 'stream'
   }
 

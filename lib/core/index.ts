@@ -5,6 +5,7 @@ export * from './connect.ts'
 export { diagnostics } from './diagnostics.ts'
 export {
   type Abortable,
+  type Carries,
   type DialContext,
   type DomainPlugin,
   Domains,

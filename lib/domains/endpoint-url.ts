@@ -1,21 +1,12 @@
+import type { Carries } from '../core/domain.ts'
 import type { Endpoint, Mapping } from '../core/endpoint.ts'
 import { ProxyError } from '../core/errors.ts'
 import { formatHostPort, parseHostPort } from './address.ts'
+import type { KnownDomain, ReadEndpoint, Role } from './domain.ts'
 import { nearest } from './nearest.ts'
 import { shown } from './text.ts'
 
-/** Which half of a mapping an endpoint is: what an empty host and port 0 mean depends on it. */
-export type Role = 'listen' | 'forward'
-
-/** A domain's name, or the domain itself, which then also says what it can be used for. */
-export type KnownDomain =
-  | string
-  | {
-      readonly name: string
-      readonly carries?: 'stream' | 'datagrams' | undefined
-      readonly listen?: unknown
-      readonly dial?: unknown
-    }
+export type { KnownDomain, Role } from './domain.ts'
 
 export interface EndpointContext {
   readonly domains: readonly KnownDomain[]
@@ -53,8 +44,7 @@ export function endpointFromUrl(text: string, context: EndpointContext): Endpoin
 /** Checks an endpoint, however it was written, and normalises it. The error says only what is wrong. */
 export function checkDomainEndpoint(at: Endpoint, context: EndpointContext): Endpoint {
   const { Domain, Addr } = withSuffix({ Domain: at.Domain.toLowerCase(), Addr: at.Addr })
-  checkDomain(Domain, context)
-  return { Domain, Addr: Domain === 'unix' ? unixPath(Addr) : hostPort(Addr, Domain, context.role) }
+  return checkDomain(Domain, context)({ ...at, Domain, Addr }, context.role)
 }
 
 /**
@@ -66,20 +56,22 @@ export function checkPair(mapping: Mapping, domains: readonly KnownDomain[]): vo
   const { Listen, Forward } = mapping
   const listen = carriedBy(Listen.Domain, domains)
   const forward = carriedBy(Forward.Domain, domains)
-  if (listen === undefined || forward === undefined || listen === forward) return
-  const words = { stream: 'a stream of bytes', datagrams: 'datagrams' }
+  if (listen === 'any' || forward === 'any' || listen === forward) return
+  const words = {
+    stream: 'a stream of bytes',
+    datagrams: 'datagrams',
+    requests: 'connections with targets of their own',
+  }
   throw bad(
     `${Listen.Domain} cannot be forwarded to ${Forward.Domain}: ` +
       `${Listen.Domain} carries ${words[listen]}, and ${Forward.Domain} ${words[forward]}`,
   )
 }
 
-/** Undefined where only the name of the domain is known. */
-function carriedBy(name: string, domains: readonly KnownDomain[]): 'stream' | 'datagrams' | undefined {
-  for (const domain of domains) {
-    if (typeof domain !== 'string' && domain.name === name) return domain.carries ?? 'stream'
-  }
-  return undefined
+/** What is not known can be anything. */
+function carriedBy(name: string, domains: readonly KnownDomain[]): Carries {
+  const domain = domains.find((known) => typeof known !== 'string' && known.name === name)
+  return typeof domain === 'object' ? (domain.carries ?? 'stream') : 'any'
 }
 
 /** An error about `what`, with the reason that `cause` gives. */
@@ -95,7 +87,8 @@ function withSuffix(at: Endpoint): Endpoint {
   return addr === undefined || domain === undefined ? at : { Domain: domain.toLowerCase(), Addr: addr }
 }
 
-function checkDomain(name: string, { domains, role }: EndpointContext): void {
+/** Answers how its addresses are read. */
+function checkDomain(name: string, { domains, role }: EndpointContext): ReadEndpoint {
   const names = domains.map((domain) => (typeof domain === 'string' ? domain : domain.name))
   const known = domains[names.indexOf(name)]
   if (known === undefined) {
@@ -103,9 +96,15 @@ function checkDomain(name: string, { domains, role }: EndpointContext): void {
     const meant = near === undefined ? '' : `: did you mean ${near}?`
     throw bad(`unknown domain ${shown(name)}${meant} (known: ${names.join(', ')})`)
   }
-  if (typeof known === 'string') return
+  const byName = name === 'unix' ? readUnix : readHostPort
+  if (typeof known === 'string') return byName
   if (role === 'listen' && known.listen === undefined) throw bad(`domain ${name} cannot be listened on`)
   if (role === 'forward' && known.dial === undefined) throw bad(`domain ${name} cannot be forwarded to`)
+  return known.read ?? byName
+}
+
+function readHostPort({ Domain, Addr }: Endpoint, role: Role): Endpoint {
+  return { Domain, Addr: hostPort(Addr, Domain, role) }
 }
 
 function hostPort(addr: string, domain: string, role: Role): string {
@@ -114,6 +113,11 @@ function hostPort(addr: string, domain: string, role: Role): string {
   }
   const { host, port } = parseHostPort(addr, { allowZero: role === 'listen' })
   return formatHostPort({ host: host === '' && role === 'forward' ? '127.0.0.1' : host, port })
+}
+
+/** The endpoint of a Unix socket: an absolute path. */
+export function readUnix(at: Endpoint): Endpoint {
+  return { Domain: at.Domain, Addr: unixPath(at.Addr) }
 }
 
 function unixPath(path: string): string {

@@ -1,6 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ListenOptions, Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import type { SecureContext, TLSSocket } from 'node:tls'
 import { type Link, linkFrom, ProxyError } from '../core/index.ts'
 import { customerOf, type Ip, isLoopback, NetSet, parseIp } from '../sockets/ip.ts'
@@ -15,9 +13,10 @@ import { readProxyHeader } from './proxy-header.ts'
 import { readSpeech, Sniffer } from './sniff.ts'
 import type { TcpAddress } from './tcp.ts'
 import type { LinkListener } from './transport.ts'
-import { Web, type WebVisit } from './web.ts'
+import { type OnRequest, type OnUpgrade, Web, type WebVisit } from './web.ts'
 
 export type { ClientHello } from './client-hello.ts'
+export type { OnRequest, OnUpgrade, Origin } from './web.ts'
 
 export interface OnePortOptions {
   /** The certificate for a client of TLS; undefined turns it away. Without this there is no TLS. */
@@ -30,8 +29,8 @@ export interface OnePortOptions {
   /** Where the WebSocket is; `/` has it as well for those who offer the subprotocol `symport`. Default `/symport`. */
   readonly path?: string | undefined
   /** Gets all other requests. Default: 404. */
-  readonly onRequest?: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
-  readonly onUpgrade?: ((request: IncomingMessage, socket: Duplex, head: Buffer) => void) | undefined
+  readonly onRequest?: OnRequest | undefined
+  readonly onUpgrade?: OnUpgrade | undefined
   /** Addresses and CIDRs whose word about who is behind them is believed; `unix` for what comes over a Unix socket. */
   readonly trustedProxies?: readonly string[] | undefined
   /**

@@ -2,8 +2,8 @@ import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { type Link, linkFrom } from '../core/index.ts'
 import { dialError } from '../sockets/dial.ts'
+import { checkPin, tlsError, type Verify, verifySettings } from '../sockets/verify.ts'
 import type { TcpAddress } from './tcp.ts'
-import { checkPin, tlsError, type Verify, verifySettings } from './verify.ts'
 import { Attempt, type DialOptions, openSocket, shown } from './via-proxy.ts'
 
 export interface TlsTarget extends TcpAddress {

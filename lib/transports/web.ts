@@ -17,9 +17,19 @@ export interface WebOptions {
   readonly path: string
   /** How long the headers of a request may take, in ms. */
   readonly timeout: number
-  readonly onRequest?: ((request: IncomingMessage, response: ServerResponse) => void) | undefined
-  readonly onUpgrade?: ((request: IncomingMessage, socket: Duplex, head: Buffer) => void) | undefined
+  readonly onRequest?: OnRequest | undefined
+  readonly onUpgrade?: OnUpgrade | undefined
 }
+
+/** Who has sent a request, and whether it came encrypted: to here, or to the first of the trusted proxies in front. */
+export interface Origin {
+  /** As in `Link.remote`. */
+  readonly remote: string | undefined
+  readonly secure: boolean
+}
+
+export type OnRequest = (request: IncomingMessage, response: ServerResponse, origin: Origin) => void
+export type OnUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, origin: Origin) => void
 
 /** A connection that speaks HTTP. */
 export interface WebVisit {
@@ -27,8 +37,7 @@ export interface WebVisit {
   onRequest(): void
   /** It is HTTP no more: whoever has got it looks after it from now on. */
   onHandedOver(): void
-  /** Who has sent this request, and how it came to the first proxy, or here. */
-  originOf(request: IncomingMessage): { readonly remote: string | undefined; readonly secure: boolean }
+  originOf(request: IncomingMessage): Origin
   onLink(link: Link): void
 }
 
@@ -84,12 +93,13 @@ export class Web {
   }
 
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
-    this.#visits.get(request.socket)?.onRequest()
+    const visit = this.#visits.get(request.socket)
+    visit?.onRequest()
     if (request.headers['sec-websocket-key'] !== undefined && this.#isOurPlace(request)) {
       // What a proxy makes of a WebSocket that knows nothing of them: by default most do not.
       answer(response, 426, NO_UPGRADE)
-    } else if (this.#options.onRequest) {
-      this.#options.onRequest(request, response)
+    } else if (visit && this.#options.onRequest) {
+      this.#options.onRequest(request, response, visit.originOf(request))
     } else {
       answer(response, 404, REFUSAL)
     }
@@ -99,9 +109,9 @@ export class Web {
     const visit = this.#visits.get(request.socket)
     visit?.onRequest()
     if (!visit || !this.#isOurs(request)) {
-      if (!this.#options.onUpgrade) return refuse(socket, '404 Not Found', REFUSAL)
-      visit?.onHandedOver()
-      this.#options.onUpgrade(request, socket, head)
+      if (!visit || !this.#options.onUpgrade) return refuse(socket, '404 Not Found', REFUSAL)
+      visit.onHandedOver()
+      this.#options.onUpgrade(request, socket, head, visit.originOf(request))
     } else if (isForeignPage(request)) {
       refuse(socket, '403 Forbidden', 'Pages of other sites may not connect.\n')
     } else {

@@ -3,8 +3,8 @@ import type { Socket } from 'node:net'
 import test, { describe, type TestContext } from 'node:test'
 import { inspect } from 'node:util'
 import { ProxyError } from '../../../lib/core/errors.ts'
+import { parsePin } from '../../../lib/sockets/verify.ts'
 import { dialTls } from '../../../lib/transports/tls.ts'
-import { parsePin } from '../../../lib/transports/verify.ts'
 import {
   dialTcpVia,
   type ProxyTarget,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import test, { before, describe, type TestContext } from 'node:test'
 import { ProxyError } from '../../../lib/core/errors.ts'
-import { parseCa, parsePin, type Verify } from '../../../lib/transports/verify.ts'
+import { parseCa, parsePin, type Verify } from '../../../lib/sockets/verify.ts'
 import { dialWebSocket } from '../../../lib/transports/websocket.ts'
 import { ByteStream } from '../../helpers/core/byte-stream.ts'
 import { Identity } from '../../helpers/transports/authority.ts'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { parseCa, parsePin } from '../../../lib/transports/verify.ts'
+import { parseCa, parsePin } from '../../../lib/sockets/verify.ts'
 import { Identity } from '../../helpers/transports/authority.ts'
 
 const HEX = '00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff'
