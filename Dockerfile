@@ -9,8 +9,10 @@ RUN npm ci --ignore-scripts
 COPY tsconfig.json ./
 COPY lib ./lib
 COPY apps ./apps
+COPY tools/bundle.mjs ./tools/bundle.mjs
 # The compiler is also an optional peer of a package that stays.
 RUN node node_modules/typescript/bin/tsc -p . --sourceMap false --incremental false --tsBuildInfoFile null \
+ && node tools/bundle.mjs \
  && npm prune --omit=dev --omit=optional --ignore-scripts
 
 FROM ${NODE}

@@ -1,7 +1,7 @@
 // Makes a fresh clone ready: installs what package-lock.json names and builds, each only when something changed.
 // Plain JavaScript with no imports outside Node.js, because it runs before anything is installed.
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('../', import.meta.url))
@@ -28,3 +28,11 @@ if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== lock) {
   writeFileSync(stamp, lock)
 }
 run('building', [process.execPath, 'node_modules/typescript/bin/tsc', '-p', '.'])
+// The compiler touches its own file only when something has changed.
+if (changedAt('dist/.tsbuildinfo') > changedAt('dist/apps/bundle/main.js')) {
+  run('bundling', [process.execPath, 'tools/bundle.mjs'])
+}
+
+function changedAt(path) {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
+}

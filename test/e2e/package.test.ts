@@ -65,7 +65,7 @@ describe('the package', () => {
       'apps/cli/bin/symport.cjs',
       'apps/cli/bin/symport-server.cjs',
       'apps/cli/bin/symport-node.cjs',
-      'dist/apps/cli/main.js',
+      'dist/apps/bundle/main.js',
       'dist/lib/index.js',
       'dist/lib/index.d.ts',
       'dist/lib/testing.js',

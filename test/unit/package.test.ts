@@ -24,7 +24,7 @@ describe('package.json', () => {
     for (const path of [...Object.values(manifest.bin), 'config.schema.json', 'doc', 'supervisor']) {
       assert.ok(existsSync(projectPath(path)), path)
     }
-    for (const path of ['dist/lib', 'dist/apps', 'apps/cli/bin', 'config.schema.json', 'doc', 'supervisor']) {
+    for (const path of ['dist/lib', 'dist/apps/bundle', 'apps/cli/bin', 'config.schema.json', 'doc', 'supervisor']) {
       assert.ok(manifest.files.includes(path), path)
     }
   })

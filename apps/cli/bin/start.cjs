@@ -12,7 +12,12 @@ module.exports = function start(args) {
   v8.setFlagsFromString('--max-semi-space-size=64')
   // See lib/core/memory.ts; later versions have it without a flag, and may not know the flag.
   if (major < 22) v8.setFlagsFromString('--harmony-rab-gsab-transfer')
-  import('../../../dist/apps/cli/main.js')
+  // See tools/bundle.mjs; without the bundle it takes a little longer.
+  import('../../../dist/apps/bundle/main.js')
+    .catch((error) => {
+      if (error.code !== 'ERR_MODULE_NOT_FOUND') throw error
+      return import('../../../dist/apps/cli/main.js')
+    })
     .then((app) => app.main(args))
     .then(
       (status) => {
