@@ -13,6 +13,11 @@ import { type Channel, channel } from 'node:diagnostics_channel'
  * | symport:sub:open     | `{ proxy, sub, to }` it has connected          |
  * | symport:sub:close    | `{ main, sub }` its id is free again           |
  * | symport:refused      | `{ proxy, error, request, by: 'here' \| 'peer' }` |
+ * | symport:frame        | a `FrameSeen`: a frame other than data         |
+ * | symport:data         | a `DataSeen`                                   |
+ * | symport:record       | a `RecordSeen`                                 |
+ *
+ * The last three say what goes over the wire, never what is in it: see `wire-tap.ts`.
  */
 export interface Diagnostics {
   readonly mainOpen: Channel
@@ -22,6 +27,9 @@ export interface Diagnostics {
   readonly subOpen: Channel
   readonly subClose: Channel
   readonly refused: Channel
+  readonly frame: Channel
+  readonly data: Channel
+  readonly record: Channel
 }
 
 export const diagnostics: Diagnostics = {
@@ -32,4 +40,7 @@ export const diagnostics: Diagnostics = {
   subOpen: channel('symport:sub:open'),
   subClose: channel('symport:sub:close'),
   refused: channel('symport:refused'),
+  frame: channel('symport:frame'),
+  data: channel('symport:data'),
+  record: channel('symport:record'),
 }

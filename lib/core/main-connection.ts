@@ -11,6 +11,7 @@ import { Budget, type Limits, limitsOf } from './limits.ts'
 import { Outbox } from './outbox.ts'
 import { Receipts } from './receipts.ts'
 import { closedByPeer, RecordLink, type RecordLinkOwner } from './record-link.ts'
+import { tellData, tellFrame } from './wire-tap.ts'
 
 export interface MainOptions {
   /** A name for people, told to the peer. At most 64 bytes. */
@@ -237,6 +238,7 @@ export class MainConnection implements RecordLinkOwner {
   /** Sends a frame other than data. It overtakes all data that has not been handed to `data` yet. */
   control(type: number, id: number, payload?: Uint8Array): void {
     if (this.#end) return
+    if (diagnostics.frame.hasSubscribers) tellFrame(this, true, type, id, payload)
     const length = FRAME_HEADER + (payload ? payload.length : 0)
     if (!this.#gathering.fits(length) && !this.congested) this.#seal()
     if (!this.#gathering.control(type, id, payload)) {
@@ -249,6 +251,7 @@ export class MainConnection implements RecordLinkOwner {
 
   /** Sends data; the caller has looked at `congested`. `payload` may be used again when this returns. */
   data(id: number, payload: Uint8Array): void {
+    if (diagnostics.data.hasSubscribers) tellData(this, true, id, payload.length)
     const copied = payload.length <= COPY
     if (!this.#gathering.fits(FRAME_HEADER + (copied ? payload.length : 0))) this.#seal()
     if (copied) {
@@ -366,7 +369,8 @@ export class MainConnection implements RecordLinkOwner {
     this.close(error)
   }
 
-  readonly #onUncounted = (type: number, _id: number, payload: Buffer): void => {
+  readonly #onUncounted = (type: number, id: number, payload: Buffer): void => {
+    if (diagnostics.frame.hasSubscribers) tellFrame(this, false, type, id, payload)
     switch (type) {
       case Frame.ack:
         this.#onAck(readUInt64(payload))
@@ -386,6 +390,9 @@ export class MainConnection implements RecordLinkOwner {
 
   readonly #onCounted = (type: number, id: number, payload: Buffer): void => {
     if (this.#end) return
+    if (type === Frame.data) {
+      if (diagnostics.data.hasSubscribers) tellData(this, false, id, payload.length)
+    } else if (diagnostics.frame.hasSubscribers) tellFrame(this, false, type, id, payload)
     if (type === Frame.goaway) {
       this.#finish(decodeReason(payload, closedByPeer()))
     } else if (type <= Frame.goaway) {

@@ -1,3 +1,4 @@
+import { diagnostics } from './diagnostics.ts'
 import { ProxyError } from './errors.ts'
 import { decodeReason, FRAME_HEADER, Frame, readFrames, writeFrameHeader } from './frame.ts'
 import { Heartbeat, type Keepalive } from './heartbeat.ts'
@@ -5,7 +6,8 @@ import { type DecodedHello, decodeHello } from './hello.ts'
 import type { Link } from './link.ts'
 import type { LinkReader, ReaderOwner } from './link-reader.ts'
 import { discard } from './memory.ts'
-import { openRecord, type RecordKeys, recordLength, type SealedRecord, sealRecord } from './record.ts'
+import { openRecord, type RecordKeys, recordLength, type SealedRecord, sealRecord, TAG } from './record.ts'
+import { tellFrame, tellRecord } from './wire-tap.ts'
 
 /** What a handshake leaves of one link. */
 export interface LinkParts {
@@ -133,16 +135,20 @@ export class RecordLink implements ReaderOwner {
     this.#heartbeat.said()
     const chunks = sealRecord(this.#send, head, tail)
     this.#link.write(chunks)
-    return { chunks, bytes: head.length + (tail ? tail.length : 0), key: this.#send.current.hold(), number }
+    const bytes = head.length + (tail ? tail.length : 0)
+    if (diagnostics.record.hasSubscribers) tellRecord(this, true, number, bytes + TAG)
+    return { chunks, bytes, key: this.#send.current.hold(), number }
   }
 
   /** A record of one frame, which nobody keeps. Nothing if the link is over. */
   sendAlone(type: number, payload: Uint8Array): void {
     if (this.#left) return
     this.#heartbeat.said()
+    if (diagnostics.frame.hasSubscribers) tellFrame(this, true, type, 0, payload)
     const frame = Buffer.allocUnsafe(FRAME_HEADER + payload.length)
     writeFrameHeader(frame, 0, type, 0, payload.length)
     frame.set(payload, FRAME_HEADER)
+    if (diagnostics.record.hasSubscribers) tellRecord(this, true, this.#send.count, frame.length + TAG)
     this.#link.write(sealRecord(this.#send, frame))
   }
 
@@ -216,6 +222,7 @@ export class RecordLink implements ReaderOwner {
         break
       }
       reader.consume(4 + length)
+      if (diagnostics.record.hasSubscribers) tellRecord(this, false, this.#receive.count - 1, length)
       if (this.#state === 'greeting') this.#greet(slices)
       else this.#deliver(slices, length)
     }
@@ -255,7 +262,8 @@ export class RecordLink implements ReaderOwner {
     this.#heartbeat.onRoundTrip(performance.now() - this.#since)
     try {
       let hello: DecodedHello | undefined
-      readFrames(slices, (type, _id, payload) => {
+      readFrames(slices, (type, id, payload) => {
+        if (diagnostics.frame.hasSubscribers) tellFrame(this, false, type, id, payload)
         if (type === Frame.goaway && greeting?.mayLeave) throw decodeReason(payload, closedByPeer())
         if (type !== Frame.hello || hello) throw new ProxyError('PROXY_ERR_FRAME', 'the first record is one hello')
         hello = decodeHello(payload)

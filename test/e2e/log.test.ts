@@ -1,11 +1,21 @@
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { describe, test } from 'node:test'
-import { connectNode, run, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
+import { connectNode, logLine, logs, run, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
 import { startEcho, visit } from '../helpers/e2e/talk.ts'
 import { eventually } from '../helpers/system/net.ts'
 import { Stage } from '../helpers/system/stage.ts'
-import { CLI, logged, parseAddress, symportEnvironment } from '../helpers/system/symport.ts'
+import { CLI, type LogLine, logged, parseAddress, parseLog, symportEnvironment } from '../helpers/system/symport.ts'
 
 describe('the log', { concurrency: 3 }, () => {
   test('of which the reader goes away costs the log, not the tunnel', async (t) => {
@@ -83,6 +93,88 @@ describe('the log', { concurrency: 3 }, () => {
     assert.deepEqual(forward.lines, [])
   })
 
+  test('that was moved away goes on at its old place after SIGHUP, on both sides, as private as it was', async (t) => {
+    const stage = new Stage(t)
+    const [one, two] = [stage.path('server.log'), stage.path('node.log')]
+    const forServer = ['server', '--host', '127.0.0.1', '--port', '0', '--state', stage.path('server')]
+    const server = await start(stage, [...forServer, '--log-file', one], { env: { SYMPORT_UUID: SECRET } })
+    const { address } = await eventually(async () => lineIn(one, 'listening'))
+    const place = ['--server', `tcp://${address}`, '--state', stage.path('node')]
+    const node = await start(stage, ['node', ...place, '--log-file', two], { env: { SYMPORT_UUID: SECRET } })
+    await eventually(async () => lineIn(two, 'connected'))
+    for (const [child, file] of [
+      [server, one],
+      [node, two],
+    ] as const) {
+      assert.equal(statSync(file).mode & 0o137, 0, 'nobody else reads it')
+      chmodSync(file, 0o600)
+      renameSync(file, `${file}.1`)
+      child.signal('SIGHUP')
+      await eventually(async () => assert.ok(existsSync(file)))
+      assert.equal(statSync(file).mode & 0o777, 0o600)
+    }
+    node.signal('SIGTERM')
+    await node.exited
+    await eventually(async () => lineIn(one, 'node disconnected'))
+    lineIn(two, 'stopped')
+    assert.ok(!readFileSync(`${one}.1`, 'utf8').includes('node disconnected'))
+  })
+
+  test('is written again after SIGHUP when the disk was full meanwhile', async (t) => {
+    if (!existsSync('/dev/full')) {
+      t.skip('there is no /dev/full')
+      return
+    }
+    const stage = new Stage(t)
+    const [file, listen] = [stage.path('x.log'), `unix://${stage.path('in.sock')}`]
+    symlinkSync('/dev/full', file)
+    const forward = await start(stage, ['forward', '--log-file', file, `${listen},${await startEcho(stage)}`])
+    await up(stage, listen)
+    unlinkSync(file)
+    forward.signal('SIGHUP')
+    await eventually(async () => assert.ok(existsSync(file)))
+    forward.signal('SIGTERM')
+    assert.deepEqual(await forward.exited, { status: 0, signal: null })
+    lineIn(file, 'stopped')
+  })
+
+  test('has control frames at debug and everything at trace; a reload changes that while it runs', async (t) => {
+    const stage = new Stage(t)
+    const listen = `unix://${stage.path('in.sock')}`
+    const config = stage.path('server.toml')
+    const level = (name: string): void =>
+      writeFileSync(config, `listener = ["${listen},${target}"]\n[log]\nlevel = "${name}"\n`)
+    const target = await startEcho(stage)
+    level('info')
+    const { server, at } = await startServer(stage, ['--config', config])
+    await connectNode(stage, at)
+    const during = async (name: string): Promise<LogLine[]> => {
+      const from = server.lines.length
+      level(name)
+      server.signal('SIGHUP')
+      await logLine(server, 'the reload', ({ msg }) => msg.startsWith('reload: '), from)
+      assert.equal(await visit(stage, listen, 'what is carried'), 'what is carried')
+      await eventually(async () => void (await up(stage, listen)))
+      return logs(server).slice(from)
+    }
+    const texts = (lines: LogLine[]): Set<string> => new Set(lines.map(({ msg }) => msg))
+    const wire = /^(sent|received) /
+    const debug = await during('debug')
+    assert.ok(debug.some((line) => line.msg === 'sent open' && line.id === 2 && line.at === target))
+    assert.ok(texts(debug).has('received opened') && texts(debug).has('received fin'))
+    assert.ok(!texts(debug).has('sent data') && !texts(debug).has('sent a record'))
+    const trace = await during('trace')
+    assert.ok(trace.some((line) => line.msg === 'received data' && line.length === 'what is carried'.length))
+    const numbers = trace.filter(({ msg }) => msg === 'sent a record').map(({ record }) => Number(record))
+    assert.deepEqual(
+      numbers,
+      numbers.map((_, index) => Number(numbers[0]) + index),
+    )
+    const info = await during('info')
+    const after = info.findIndex(({ msg }) => msg.startsWith('reload: '))
+    assert.ok(after >= 0 && !info.slice(after).some(({ msg }) => wire.test(msg)))
+  })
+
   test('a reader of the help that goes away is no error', async (t) => {
     const stage = new Stage(t)
     for (const args of [['--help'], ['server', '--help']]) {
@@ -119,4 +211,12 @@ describe('the log', { concurrency: 3 }, () => {
 /** Resolves when somebody listens. There is no line to wait for where the log is elsewhere. */
 async function up(stage: Stage, listen: string): Promise<void> {
   await eventually(async () => void (await visit(stage, listen, '')))
+}
+
+/** The line of a log with this text. */
+function lineIn(file: string, msg: string): LogLine {
+  const lines = readFileSync(file, 'utf8').split('\n').map(parseLog)
+  const found = lines.find((line) => line?.msg === msg)
+  assert.ok(found, `"${msg}" stands in ${file}`)
+  return found
 }

@@ -7,9 +7,9 @@ import { ProxyError } from '../../../lib/core/errors.ts'
 import { Frame } from '../../../lib/core/frame.ts'
 import type { Proxy } from '../../../lib/core/proxy.ts'
 import { createProxyPair, type ProxyPair } from '../../../lib/testing.ts'
-import { frame, u64 } from '../../helpers/core/bytes.ts'
+import { frame, openPayload, u32, u64 } from '../../helpers/core/bytes.ts'
 import { echo } from '../../helpers/core/echo-domain.ts'
-import { rawSession } from '../../helpers/core/raw-peer.ts'
+import { rawPeer, rawSession } from '../../helpers/core/raw-peer.ts'
 
 /** What is published on a channel while the test runs. */
 function published(t: TestContext, name: string): Record<string, unknown>[] {
@@ -34,6 +34,9 @@ test('the channels have the names that subscribers use', () => {
       'symport:sub:open',
       'symport:sub:close',
       'symport:refused',
+      'symport:frame',
+      'symport:data',
+      'symport:record',
     ],
   )
 })
@@ -127,6 +130,104 @@ test('refused tells what was asked for, why not, and who said so', async (t) => 
     ['b', 'here', 'none://y', 'PROXY_ERR_UNKNOWN_DOMAIN'],
     ['a', 'peer', 'none://y', 'PROXY_ERR_UNKNOWN_DOMAIN'],
   ])
+})
+
+test('frames are told on both sides with what they say for everybody, and nothing of what they carry', async (t) => {
+  await using pair = await pairOf()
+  const frames = published(t, 'symport:frame')
+  const data = published(t, 'symport:data')
+  const records = published(t, 'symport:record')
+  const sub = await pair.a.dial(TO)
+  sub.end('the payload, which is nobody else’s')
+  let length = 0
+  sub.on('data', (chunk: Buffer) => {
+    length += chunk.length
+  })
+  await once(sub, 'close')
+  await assert.rejects(pair.a.accept({ Domain: 'none', Addr: 'y' }))
+  const told = frames.filter(({ type }) => !['ack', 'ping', 'pong'].includes(String(type)))
+  const line = ({ via, sent, type, id, ...facts }: Record<string, unknown>): unknown[] => [
+    ...[via === pair.a.main ? 'a' : 'b', sent, type, id],
+    ...Object.entries(facts).flatMap(([name, value]) => (name === 'credit' ? [typeof value] : [name, value])),
+  ]
+  const lines = told.map(line).map((parts) => parts.join(' '))
+  for (const expected of [
+    'a true open 1 number at echo://x',
+    'b false open 1 number at echo://x',
+    'b true opened 1 number',
+    'a false opened 1 number',
+    'a true fin 1',
+    'b false fin 1',
+    'a true listen 1 at none://y',
+    'b true refused 1 code PROXY_ERR_UNKNOWN_DOMAIN',
+    'a false refused 1 code PROXY_ERR_UNKNOWN_DOMAIN',
+  ]) {
+    assert.equal(lines.filter((text) => text === expected).length, 1, `${expected}\n${lines.join('\n')}`)
+  }
+  assert.deepEqual(
+    data.map(({ via, ...rest }) => ({ ...rest, at: via === pair.a.main ? 'a' : 'b' })),
+    [
+      { sent: true, id: 1, length, at: 'a' },
+      { sent: false, id: 1, length, at: 'b' },
+      { sent: true, id: 1, length, at: 'b' },
+      { sent: false, id: 1, length, at: 'a' },
+    ],
+  )
+  // Each record that was sent was received, with the same number and length; all but the last on the way.
+  const counted = (sent: boolean): string[] =>
+    records.filter((record) => record.sent === sent).map((record) => `${record.number} ${record.length}`)
+  const sent = counted(true)
+  assert.ok(counted(false).length > 4)
+  for (const record of counted(false)) assert.ok(sent.includes(record), record)
+  for (const message of [...frames, ...data, ...records]) {
+    for (const value of Object.values(message)) assert.ok(!(value instanceof Uint8Array))
+  }
+})
+
+test('hello and goaway are told, before and after there is a main connection', async (t) => {
+  const frames = published(t, 'symport:frame')
+  const pair = await pairOf()
+  pair.a.main.close(new ProxyError('PROXY_ERR_X', 'a text of whoever closed it'))
+  await Promise.all([pair.a.closed, pair.b.closed])
+  const of = (type: string): unknown[] =>
+    frames.filter((frame) => frame.type === type).map(({ sent, expected, code }) => [sent, expected ?? code])
+  assert.deepEqual(of('hello').sort(), [
+    [false, 0],
+    [false, 0],
+    [true, 0],
+    [true, 0],
+  ])
+  assert.deepEqual(of('goaway'), [
+    [true, 'PROXY_ERR_X'],
+    [false, 'PROXY_ERR_X'],
+  ])
+  assert.ok(!JSON.stringify(frames.map(({ via: _, ...rest }) => rest)).includes('a text'))
+})
+
+test('a frame that is malformed, or of no type that is known, is told without facts', async (t) => {
+  const frames = published(t, 'symport:frame')
+  const bad = [
+    frame(Frame.open, 2, 'x'),
+    frame(Frame.open, 2, openPayload(1, { to: { Domain: 'echo', Addr: 5 } })),
+    frame(Frame.credit, 1, 'x'),
+    frame(Frame.listen, 1, '{'),
+    frame(Frame.ack, 0, u32(1)),
+    frame(0x7f, 3, 'whatever'),
+  ]
+  for (const one of bad) {
+    await using session = await rawPeer('acceptor')
+    const { main } = session
+    const heard = frames.length
+    session.send(one)
+    await main.closed
+    const told = frames.slice(heard).find(({ via, sent }) => via === main && !sent)
+    assert.ok(told, one.toString('hex'))
+    const { via: _, sent: __, type, id, ...facts } = told
+    assert.equal(id, one.readUInt32BE(1))
+    assert.ok(typeof type === 'string')
+    assert.ok(!('at' in facts) && !('expected' in facts))
+  }
+  assert.ok(frames.some(({ type }) => type === '0x7f'))
 })
 
 test('with nobody subscribed everything works all the same', async () => {
