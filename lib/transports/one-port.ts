@@ -1,9 +1,11 @@
+import type { IncomingMessage } from 'node:http'
 import type { ListenOptions, Socket } from 'node:net'
 import type { SecureContext, TLSSocket } from 'node:tls'
 import { type Link, linkFrom, ProxyError } from '../core/index.ts'
 import { customerOf, type Ip, isLoopback, NetSet, parseIp } from '../sockets/ip.ts'
 import { listenSockets, unlisten } from '../sockets/listen.ts'
 import { formatRemote } from '../sockets/remote.ts'
+import type { OnRequest, OnUpgrade } from '../sockets/requests.ts'
 import { adoptSocket } from '../sockets/socket-link.ts'
 import { removeStale } from '../sockets/stale.ts'
 import { type Arrival, Arrivals } from './arrivals.ts'
@@ -13,10 +15,10 @@ import { readProxyHeader } from './proxy-header.ts'
 import { readSpeech, Sniffer } from './sniff.ts'
 import type { TcpAddress } from './tcp.ts'
 import type { LinkListener } from './transport.ts'
-import { type OnRequest, type OnUpgrade, Web, type WebVisit } from './web.ts'
+import { Web, type WebVisit } from './web.ts'
 
+export type { OnRequest, OnUpgrade, Origin } from '../sockets/requests.ts'
 export type { ClientHello } from './client-hello.ts'
-export type { OnRequest, OnUpgrade, Origin } from './web.ts'
 
 export interface OnePortOptions {
   /** The certificate for a client of TLS; undefined turns it away. Without this there is no TLS. */
@@ -27,10 +29,15 @@ export interface OnePortOptions {
    */
   readonly route?: ((hello: ClientHello, socket: Socket) => boolean) | undefined
   /** Where the WebSocket is; `/` has it as well for those who offer the subprotocol `symport`. Default `/symport`. */
-  readonly path?: string | undefined
+  readonly path?: string | readonly string[] | undefined
   /** Gets all other requests. Default: 404. */
   readonly onRequest?: OnRequest | undefined
   readonly onUpgrade?: OnUpgrade | undefined
+  /**
+   * Whether a WebSocket at our own path that does not offer the subprotocol `symport` belongs to `onUpgrade` all the same:
+   * a name that somebody else has on this port. Default: no.
+   */
+  readonly claims?: ((request: IncomingMessage) => boolean) | undefined
   /** Addresses and CIDRs whose word about who is behind them is believed; `unix` for what comes over a Unix socket. */
   readonly trustedProxies?: readonly string[] | undefined
   /**
@@ -118,7 +125,8 @@ class OnePort {
       perAddress: options.silentPerAddress ?? 64,
       timeout,
     })
-    this.#web = new Web({ ...options, path: `/${path}`.replace(/^\/+/, '/').replace(/\/$/, ''), timeout })
+    const paths = [path].flat().map((one) => `/${one}`.replace(/^\/+/, '/').replace(/\/$/, ''))
+    this.#web = new Web({ ...options, paths, timeout })
   }
 
   accept(socket: Socket): void {

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { WebSocketServer } from 'ws'
 import type { Link } from '../core/index.ts'
+import type { OnRequest, OnUpgrade, Origin } from '../sockets/requests.ts'
 import type { WebSocketLink } from './websocket-link.ts'
 
 /** Bytes of request line and headers. */
@@ -10,26 +11,18 @@ const LONGEST_HEAD = 16_384
 /** How long a request may take to come in, with its body, in ms. */
 const REQUEST_TIMEOUT = 60_000
 const REFUSAL = 'There is nothing here.\n'
-const NO_UPGRADE = 'A proxy on the way does not pass on the Upgrade header.\n'
+export const NO_UPGRADE = 'A proxy on the way does not pass on the Upgrade header.\n'
 
 export interface WebOptions {
   /** Where the WebSocket is, without a slash at its end. */
-  readonly path: string
+  readonly paths: readonly string[]
   /** How long the headers of a request may take, in ms. */
   readonly timeout: number
   readonly onRequest?: OnRequest | undefined
   readonly onUpgrade?: OnUpgrade | undefined
+  /** Whether a WebSocket where ours is, that does not say it is one of ours, belongs to `onUpgrade` all the same. */
+  readonly claims?: ((request: IncomingMessage) => boolean) | undefined
 }
-
-/** Who has sent a request, and whether it came encrypted: to here, or to the first of the trusted proxies in front. */
-export interface Origin {
-  /** As in `Link.remote`. */
-  readonly remote: string | undefined
-  readonly secure: boolean
-}
-
-export type OnRequest = (request: IncomingMessage, response: ServerResponse, origin: Origin) => void
-export type OnUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer, origin: Origin) => void
 
 /** A connection that speaks HTTP. */
 export interface WebVisit {
@@ -42,7 +35,7 @@ export interface WebVisit {
 }
 
 /** What is loaded for the first WebSocket. */
-interface Upgrading {
+export interface Upgrading {
   readonly server: WebSocketServer
   readonly WebSocketLink: typeof WebSocketLink
 }
@@ -51,6 +44,8 @@ interface Upgrading {
 export class Web {
   readonly #options: WebOptions
   readonly #visits = new WeakMap<Duplex, WebVisit>()
+  /** The last answer on a connection. */
+  readonly #answers = new WeakMap<Duplex, ServerResponse>()
   #server: Promise<Server> | undefined
   #upgrading: Promise<Upgrading> | undefined
   #closed = false
@@ -78,14 +73,18 @@ export class Web {
     const server = createServer({
       maxHeaderSize: LONGEST_HEAD,
       headersTimeout: timeout,
-      requestTimeout: Math.max(timeout, REQUEST_TIMEOUT),
+      // Whoever gets the requests looks after their bodies: an upload may take its time.
+      requestTimeout: this.#options.onRequest ? 0 : Math.max(timeout, REQUEST_TIMEOUT),
       connectionsCheckingInterval: Math.ceil(timeout / 4),
     })
     server.on('request', (request, response) => this.#onRequest(request, response))
     server.on('upgrade', (request, socket, head) => {
       // Whatever goes wrong now, and the server looks at it no more: it ends with the connection.
-      socket.on('error', () => {})
-      this.#onUpgrade(request, socket, head).catch(() => socket.destroy())
+      socket.off('error', ignored).on('error', ignored)
+      // Behind a request that is not answered yet: what came of it would get in between.
+      if (this.#answers.get(socket)?.writableFinished === false) socket.destroy()
+      else if (offersOnly(request)) again(server, request, head)
+      else this.#onUpgrade(request, socket, head).catch(() => socket.destroy())
     })
     // It never listens, and this is what starts its look at what takes too long.
     server.emit('listening')
@@ -93,6 +92,7 @@ export class Web {
   }
 
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
+    this.#answers.set(request.socket, response)
     const visit = this.#visits.get(request.socket)
     visit?.onRequest()
     if (request.headers['sec-websocket-key'] !== undefined && this.#isOurPlace(request)) {
@@ -123,10 +123,13 @@ export class Web {
     return request.headers.upgrade?.toLowerCase() === 'websocket' && this.#isOurPlace(request)
   }
 
-  #isOurPlace({ headers, url = '' }: IncomingMessage): boolean {
+  #isOurPlace(request: IncomingMessage): boolean {
+    const { headers, url = '' } = request
     const path = url.replace(/^https?:\/\/[^/?#]*|[?#].*$/gis, '').replace(/\/$/, '')
     const protocols = headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()) ?? []
-    return path === this.#options.path || (path === '' && protocols.includes('symport'))
+    const { paths, claims } = this.#options
+    if (protocols.includes('symport')) return path === '' || paths.includes(path)
+    return paths.includes(path) && !claims?.(request)
   }
 
   async #onWebSocket(request: IncomingMessage, socket: Duplex, head: Buffer, visit: WebVisit): Promise<void> {
@@ -141,7 +144,7 @@ export class Web {
   }
 }
 
-async function loadUpgrading(): Promise<Upgrading> {
+export async function loadUpgrading(): Promise<Upgrading> {
   const [{ WebSocketServer }, { SUBPROTOCOL, WEBSOCKET_SETTINGS, WebSocketLink }] = await Promise.all([
     import('ws'),
     import('./websocket-link.ts'),
@@ -160,7 +163,7 @@ async function loadUpgrading(): Promise<Upgrading> {
  * become a node in the visitor's name: from there it may reach what its owner cannot, and guess at the secret from an
  * address that is not its owner's. A node sends no `Origin`.
  */
-function isForeignPage({ headers }: IncomingMessage): boolean {
+export function isForeignPage({ headers }: IncomingMessage): boolean {
   const { origin, host } = headers
   if (origin === undefined) return false
   try {
@@ -172,13 +175,34 @@ function isForeignPage({ headers }: IncomingMessage): boolean {
   }
 }
 
-function answer(response: ServerResponse, status: number, text: string): void {
+export function ignored(): void {}
+
+/**
+ * A request with a body that would rather go on in another protocol, as of Java's client, which offers `h2c` with its
+ * first. That may be ignored (RFC 9110 section 7.8), but not the body, which Node.js leaves unread here.
+ */
+function offersOnly({ headers }: IncomingMessage): boolean {
+  if (headers.upgrade?.toLowerCase() === 'websocket') return false
+  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
+}
+
+/** The same once more, without the offer. */
+function again(server: Server, { method, url, httpVersion, rawHeaders, socket }: IncomingMessage, head: Buffer): void {
+  let text = `${method} ${url} HTTP/${httpVersion}\r\n`
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    if (rawHeaders[i]?.toLowerCase() !== 'upgrade') text += `${rawHeaders[i]}: ${rawHeaders[i + 1]}\r\n`
+  }
+  socket.unshift(Buffer.concat([Buffer.from(`${text}\r\n`, 'latin1'), head]))
+  server.emit('connection', socket)
+}
+
+export function answer(response: ServerResponse, status: number, text: string): void {
   const upgrade = status === 426 ? { upgrade: 'websocket', connection: 'upgrade, close' } : { connection: 'close' }
   response.writeHead(status, { ...upgrade, 'content-type': 'text/plain', 'content-length': text.length })
   response.end(text)
 }
 
-function refuse(socket: Duplex, status: string, text: string): void {
+export function refuse(socket: Duplex, status: string, text: string): void {
   const headers = `Connection: close\r\nContent-Type: text/plain\r\nContent-Length: ${text.length}\r\n`
   socket.once('finish', () => socket.destroy())
   socket.end(`HTTP/1.1 ${status}\r\n${headers}\r\n${text}`)

@@ -1,0 +1,92 @@
+import type { IncomingMessage } from 'node:http'
+import { type Endpoint, type ListenContext, type Listener, ProxyError } from '../core/index.ts'
+import type { OnRequest, OnUpgrade } from '../sockets/requests.ts'
+import type { Domain } from './domain.ts'
+import { parseWeb, readWeb } from './web-address.ts'
+import { WebRoutes, type WebSite } from './web-routes.ts'
+import type { WebOptions, WebServing } from './web-serving.ts'
+
+export type { WebOptions } from './web-serving.ts'
+
+/** What is listened on at a web port that somebody else serves: give it what comes in there. */
+export interface Web {
+  /** `web` and `ws`, which can be listened on. */
+  readonly domains: readonly Domain[]
+  readonly onRequest: OnRequest
+  readonly onUpgrade: OnUpgrade
+  /** Whether a listener has the very host that a request names, and not only a path on all of them. */
+  claims(request: IncomingMessage): boolean
+  /** Whether a listener has what a request asks for: for a web port that has more than this. */
+  serves(request: IncomingMessage): boolean
+  /** Lets idle connections to targets go, and takes nothing more. What is under way ends with its sub-connections. */
+  close(): void
+}
+
+/** The web port's names: `[host][/path]`, each of one listener. Nothing that serves requests is loaded before the first. */
+export function createWeb(options: WebOptions = {}): Web {
+  const routes = new WebRoutes()
+  let serving: Promise<WebServing> | undefined
+  let closed = false
+  const load = (): Promise<WebServing> => {
+    serving ??= import('./web-serving.ts').then(({ WebServing }) => new WebServing(routes, options))
+    return serving
+  }
+  return {
+    domains: [domain('web', routes, []), domain('ws', routes, options.reserved ?? [])],
+
+    onRequest(request, response, origin) {
+      load()
+        .then((serving) => {
+          if (closed || request.socket.destroyed) response.destroy()
+          else serving.onRequest(request, response, origin)
+        })
+        .catch(() => response.destroy())
+    },
+
+    onUpgrade(request, socket, head, origin) {
+      // It is nobody's but ours now, and may break before there is anybody to look.
+      socket.on('error', () => {})
+      load()
+        .then((serving) => {
+          if (closed || socket.destroyed) socket.destroy()
+          else serving.onUpgrade(request, socket, head, origin)
+        })
+        .catch(() => socket.destroy())
+    },
+
+    claims: (request) => routes.hasHost(request),
+    serves: (request) => routes.serves(request),
+
+    close() {
+      closed = true
+      void serving?.then((serving) => serving.close())
+    },
+  }
+}
+
+function domain(name: 'web' | 'ws', routes: WebRoutes, reserved: readonly string[]): Domain {
+  return {
+    name,
+    read: readWeb,
+    async listen(at, context): Promise<Listener> {
+      const bound = readWeb({ Domain: name, Addr: at.Addr })
+      if (reserved.some((path) => readWeb({ Domain: name, Addr: path }).Addr === bound.Addr)) {
+        throw new ProxyError(
+          'PROXY_ERR_LISTEN_FAILED',
+          `the server's own WebSocket is at ${bound.Addr}: take another path`,
+        )
+      }
+      return listenAt(bound, name, routes, context)
+    },
+  }
+}
+
+function listenAt(bound: Endpoint, domain: 'web' | 'ws', routes: WebRoutes, context: ListenContext): Listener {
+  const site: WebSite = { domain, address: parseWeb(bound.Addr), context }
+  if (!routes.add(site)) {
+    const place = bound.Addr.replace(/\?.*$/s, '')
+    throw new ProxyError('PROXY_ERR_LISTEN_FAILED', `somebody else has ${place} on the web port already`)
+  }
+  const close = async (): Promise<void> => routes.remove(site)
+  return { bound, close, [Symbol.asyncDispose]: close }
+}
