@@ -12,6 +12,7 @@ import {
   ProxyError,
   pause,
 } from './core/index.ts'
+import { channelRelay } from './hub/channels.ts'
 import type { Connected } from './hub/events.ts'
 import type { MappingTable } from './hub/mapping-table.ts'
 import { Side, type SideOptions } from './hub/side.ts'
@@ -23,6 +24,8 @@ export interface NodeOptions extends SideOptions {
   server: string
   /** The server's token, or the secret that a person chose. */
   secret: string
+  /** What `deriveCredential` makes of `secret` and `name`, where that is under way already. */
+  credential?: Promise<Credential> | undefined
   /** What this node calls itself. */
   id: string
   /**
@@ -54,8 +57,8 @@ export interface SymportNode extends AsyncDisposable {
 export async function createNode(options: NodeOptions): Promise<SymportNode> {
   assertSecret(options.secret)
   // Under way while the rest starts.
-  const credentials = new Credentials(options.secret, options.name)
-  const side = await Side.open(options)
+  const credentials = new Credentials(options)
+  const side = await Side.open({ ...options, relay: options.relay ?? channelRelay() })
   const unused = side.budget.free
   await side.listen()
   const running = run(side, options, credentials)
@@ -91,8 +94,8 @@ class Credentials {
   /** What worked last comes first. */
   #all: readonly (() => Promise<Credential>)[]
 
-  constructor(secret: string, name = '') {
-    this.#own = once(() => deriveCredential(secret, name))
+  constructor({ secret, credential, name = '' }: NodeOptions) {
+    this.#own = once(() => credential ?? deriveCredential(secret, name))
     this.#all = name === '' ? [this.#own] : [this.#own, once(() => deriveCredential(secret))]
     // Under way while the rest starts. Whoever connects hears of a failure.
     this.#own().catch(() => {})

@@ -2,13 +2,16 @@ import type { KeyObject } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import {
   assertSecret,
-  derivePsk,
+  type Credential,
+  deriveCredential,
   type Link,
   type MainConnection,
   type Policy,
   ProxyError,
   suiteOf,
 } from './core/index.ts'
+import type { Channels } from './domains/channel.ts'
+import { channelRelay } from './hub/channels.ts'
 import { Door, Rejections } from './hub/door.ts'
 import { calledHere, type OnDuplicate, othersOf, settleDuplicates } from './hub/duplicates.ts'
 import type { Connected } from './hub/events.ts'
@@ -23,12 +26,16 @@ export interface ServerOptions extends SideOptions {
   listen: (onLink: (link: Link) => void) => Promise<LinkListener>
   /** A token made for `staticKey`, or a secret that a person chose. With `enrolledOnly` it is not looked at. */
   secret: string
+  /** What `deriveCredential` makes of the secret, where that is under way already. */
+  credential?: Promise<Credential> | undefined
   /** The private X25519 key whose public half is in the token, and in those of `identities`. */
   staticKey?: KeyObject | undefined
   /** The nodes that have credentials of their own. Default: none. */
   identities?: Identities | undefined
   /** Nobody connects with the shared secret. Default false. */
   enrolledOnly?: boolean | undefined
+  /** The channels of nodes, so that this side's own mappings can join them. Their `domain` is one of `domains`. */
+  channels?: Channels | undefined
   /** Addresses and CIDRs of proxies that nodes come through: they stand for many. Default: none. */
   trustedProxies?: readonly string[] | undefined
   /** What becomes of a second instance of one node. Default `allow`. */
@@ -66,10 +73,14 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
   if (!enrolledOnly) assertSecret(secret)
   const suite = suiteOf(secret)
   // Under way while the rest starts: a node that is quick waits for it in its handshake.
-  const psk = enrolledOnly ? undefined : derivePsk(secret, '', suite)
-  const policyFor = (main: MainConnection): Policy | undefined =>
-    isEnrolled(main) ? identities?.policyFor(main.peer.credential, options.policy) : options.policyFor?.(main)
-  const side = await Side.open({ ...options, policyFor })
+  const psk = enrolledOnly ? undefined : (options.credential ?? deriveCredential(secret)).then(({ psk }) => psk)
+  const policyFor = (main: MainConnection): Policy => {
+    const forAll = options.policyFor?.(main) ?? options.policy
+    return isEnrolled(main) && identities ? identities.policyFor(main.peer.credential, forAll) : forAll
+  }
+  const { channels } = options
+  const relay = options.relay ?? (channels && channelRelay({ way: channels.open }))
+  const side = await Side.open({ ...options, relay, policyFor })
   const unused = side.budget.free
   const closing = new AbortController()
   // Each handshake under way listens.

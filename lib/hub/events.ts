@@ -76,6 +76,20 @@ export type HubEvent =
     }
   /** Several instances of one node are connected: this one, and those that were there before, the oldest first. */
   | { readonly type: 'duplicate'; readonly peer: Connected; readonly others: readonly Connected[] }
+  /** Somebody could not join a channel that is offered here: another password, or what came was no handshake. */
+  | {
+      readonly type: 'channel-failed'
+      readonly channel: string
+      readonly peer: Connected
+      readonly reason: ProxyError
+    }
+  /** A channel has no password: whoever runs the server that relays it can read it. */
+  | {
+      readonly type: 'channel-readable'
+      readonly channel: string
+      readonly as: 'joiner' | 'offerer'
+      readonly peer: Connected
+    }
   /** An open, a dial or a listen was refused, `by` this side or the peer. */
   | {
       readonly type: 'refused'

@@ -28,12 +28,12 @@ export async function forward(specs: readonly Spec[], options: ForwardOptions): 
     try {
       const listener = await domains.listen(spec.Listen, false, {
         signal,
-        async open({ from } = {}) {
+        async open({ to = spec.Forward, from } = {}) {
           const [near, far] = localPair(from)
           const gone = new AbortController()
           const giveUp = (): void => gone.abort()
           far.once('close', giveUp)
-          domains.dial(spec.Forward, false, AbortSignal.any([signal, gone.signal])).then(
+          domains.dial(to, false, AbortSignal.any([signal, gone.signal])).then(
             (dialled) => {
               far.off('close', giveUp)
               far.accepted()

@@ -1,5 +1,8 @@
 import * as v from 'valibot'
 import { derivePsk, type Policy, ProxyError, readToken, type Suite, suiteOf } from '../core/index.ts'
+import { isChannelName } from '../domains/channel-address.ts'
+import { parseWeb } from '../domains/web-address.ts'
+import { type OwnNames, parseNamePattern } from '../policy/names.ts'
 import { parsePattern, parsePortRanges } from '../policy/patterns.ts'
 import { createPolicy } from '../policy/policy.ts'
 import { JsonFile } from '../store/json-file.ts'
@@ -25,17 +28,21 @@ const list = (check: (item: string) => unknown): v.GenericSchema<string[]> =>
   v.pipe(v.array(v.pipe(text(256), v.check(succeeds(check)))), v.maxLength(MAX_GRANTS))
 const time = v.pipe(v.string(), v.isoTimestamp())
 
-const GRANTS = v.pipe(
-  v.strictObject({
-    listen: v.optional(v.pipe(text(1024), v.check(succeeds(parsePortRanges)))),
-    dial: v.optional(list(parsePattern)),
-    channels: v.optional(list(() => {})),
-  }),
+const GRANTS = {
+  listen: v.optional(v.pipe(text(1024), v.check(succeeds(parsePortRanges)))),
+  dial: v.optional(list(parsePattern)),
+  channels: v.optional(list(parseChannelPattern)),
+  names: v.optional(list((pattern) => parseNamePattern(pattern, parseWeb))),
+}
+const ASKED_GRANTS = v.pipe(
+  v.strictObject(GRANTS),
   v.check(
     (grants) => Buffer.byteLength(JSON.stringify(grants)) <= MAX_GRANTED_BYTES,
     `more than ${MAX_GRANTED_BYTES} bytes`,
   ),
 )
+/** Files of older versions have channels of any name. Such a one is nobody's. */
+const KEPT_GRANTS = v.strictObject({ ...GRANTS, channels: v.optional(list(() => {})) })
 const RECORDS = v.array(
   v.object({
     id: v.pipe(v.string(), v.check(isId)),
@@ -48,14 +55,14 @@ const RECORDS = v.array(
     created: time,
     expires: v.optional(time),
     enabled: v.boolean(),
-    grants: v.optional(GRANTS),
+    grants: v.optional(KEPT_GRANTS),
   }),
 )
 const REQUEST = v.strictObject({
   id: v.string(),
   secret: v.optional(v.string()),
   expires: v.optional(v.string()),
-  grants: v.optional(GRANTS),
+  grants: v.optional(ASKED_GRANTS),
 })
 
 type Stored = v.InferOutput<typeof RECORDS>[number]
@@ -77,6 +84,8 @@ export type IdentityChange = 'added' | 'removed' | 'enabled' | 'disabled' | 'rot
 export interface IdentitiesOptions {
   /** The server's X25519 public key, 32 bytes, which goes into the tokens. */
   serverKey: () => Promise<Uint8Array>
+  /** What of the web port is the server's own, whatever is granted. Default: nothing. */
+  ownNames?: OwnNames | undefined
 }
 
 interface Entry {
@@ -95,7 +104,10 @@ interface Entry {
 export class Identities {
   readonly #file: JsonFile<Stored[]>
   readonly #serverKey: () => Promise<Uint8Array>
+  readonly #ownNames: OwnNames | undefined
   #entries: ReadonlyMap<string, Entry>
+  /** Ids by the patterns of channels that they were granted. */
+  #channels: ReadonlyMap<string, readonly string[]>
   readonly #listeners = new Set<(id: string, why: IdentityChange) => void>()
   /** The change under way, and with it all before. */
   #changing: Promise<unknown> = Promise.resolve()
@@ -113,7 +125,9 @@ export class Identities {
   private constructor(file: JsonFile<Stored[]>, options: IdentitiesOptions) {
     this.#file = file
     this.#serverKey = options.serverKey
-    this.#entries = new Map(file.value.map((stored) => [stored.id, entryOf(stored)]))
+    this.#ownNames = options.ownNames
+    this.#entries = new Map(file.value.map((stored) => [stored.id, entryOf(stored, this.#ownNames)]))
+    this.#channels = channelsOf(file.value)
   }
 
   get size(): number {
@@ -157,6 +171,20 @@ export class Identities {
         return succeeds(() => granted.listen(at))() ? undefined : base.listen(at)
       },
     }
+  }
+
+  /**
+   * The nodes that a channel is granted to: those of its own name, or else of the longest pattern that fits. Nobody else may
+   * register it. Empty: nobody in particular.
+   */
+  channelOwners(name: string): readonly string[] {
+    const exact = this.#channels.get(name)
+    if (exact) return exact
+    for (let length = name.length; length >= 0; length--) {
+      const ids = this.#channels.get(`${name.slice(0, length)}*`)
+      if (ids) return ids
+    }
+    return []
   }
 
   /**
@@ -283,9 +311,10 @@ export class Identities {
     this.#entries = new Map(
       all.map((stored) => {
         const entry = before.get(stored.id)
-        return [stored.id, entry?.stored === stored ? entry : entryOf(stored, entry)]
+        return [stored.id, entry?.stored === stored ? entry : entryOf(stored, this.#ownNames, entry)]
       }),
     )
+    this.#channels = channelsOf(all)
     this.#watchExpiries()
   }
 
@@ -361,7 +390,7 @@ interface Asked {
   readonly id: string
   readonly secret?: string | undefined
   readonly expires?: string | undefined
-  readonly grants?: v.InferOutput<typeof GRANTS> | undefined
+  readonly grants?: v.InferOutput<typeof ASKED_GRANTS> | undefined
 }
 
 interface Made {
@@ -375,7 +404,22 @@ function nothingMade(): Made {
   return { secret: '', suite: 'NNpsk0', psk: '' }
 }
 
-function entryOf(stored: Stored, before?: Entry): Entry {
+function channelsOf(all: readonly Stored[]): Map<string, string[]> {
+  const channels = new Map<string, string[]>()
+  for (const { id, grants } of all) {
+    for (const pattern of new Set(grants?.channels)) channels.set(pattern, [...(channels.get(pattern) ?? []), id])
+  }
+  return channels
+}
+
+/** @throws ProxyError PROXY_ERR_PATTERN */
+function parseChannelPattern(pattern: string): void {
+  if (pattern === '*' || isChannelName(pattern.replace(/\*$/, ''))) return
+  const why = 'write a name of letters, digits, ".", "_" and "-", or how names begin: office-*'
+  throw new ProxyError('PROXY_ERR_PATTERN', `bad channel ${shown(pattern)}: ${why}`)
+}
+
+function entryOf(stored: Stored, own: OwnNames | undefined, before?: Entry): Entry {
   const { grants, expires } = stored
   return {
     stored,
@@ -386,6 +430,10 @@ function entryOf(stored: Stored, before?: Entry): Entry {
       createPolicy({
         dial: grants.dial?.map(parsePattern) ?? 'none',
         listenPorts: grants.listen === undefined ? 'none' : parsePortRanges(grants.listen),
+        names: {
+          patterns: grants.names?.map((pattern) => parseNamePattern(pattern, parseWeb)) ?? [],
+          ...{ read: parseWeb, own },
+        },
       }),
   }
 }
@@ -413,10 +461,15 @@ function checkRequest(request: NodeRequest): Asked {
 
 /** What is wrong with the grants, in the words of whoever reads patterns. */
 function whyNot(request: NodeRequest | undefined, otherwise = 'it makes no sense'): string {
-  const { listen, dial }: { listen?: unknown; dial?: unknown } = request?.grants ?? {}
+  const grants: { readonly [name in keyof Grants]?: unknown } = request?.grants ?? {}
+  const each = (given: unknown, check: (pattern: string) => unknown): void => {
+    if (Array.isArray(given)) for (const pattern of given) if (typeof pattern === 'string') check(pattern)
+  }
   try {
-    if (typeof listen === 'string') parsePortRanges(listen)
-    if (Array.isArray(dial)) for (const pattern of dial) if (typeof pattern === 'string') parsePattern(pattern)
+    if (typeof grants.listen === 'string') parsePortRanges(grants.listen)
+    each(grants.dial, parsePattern)
+    each(grants.channels, parseChannelPattern)
+    each(grants.names, (pattern) => parseNamePattern(pattern, parseWeb))
   } catch (error) {
     if (error instanceof ProxyError) return error.message
   }

@@ -1,8 +1,9 @@
 import * as v from 'valibot'
 import { checkEndpoint, type DomainPlugin, type Endpoint, type Mapping, ProxyError } from '../core/index.ts'
-import { checkDomainEndpoint, checkPair } from '../domains/endpoint-url.ts'
+import { checkDomainEndpoint, checkPair, withoutSecrets } from '../domains/endpoint-url.ts'
 import { nearest } from '../domains/nearest.ts'
 import { type EndpointContext, parseEndpointUrl, type Role, type Spec } from '../domains/spec.ts'
+import { DOMAINS, ownDomains, peerDomains } from '../domains/table.ts'
 import { shown } from '../domains/text.ts'
 import type { Balance, MappingRequest } from './operations.ts'
 
@@ -23,8 +24,6 @@ const MAX_WAIT = 60_000
 const INTERVAL = { default: 10_000, least: 100, most: 86_400_000 }
 const TIMEOUT = { default: 5000, least: 10, most: 60_000 }
 const ENDPOINT_LENGTH = 1100
-/** The domains whose addresses are known here. */
-const OURS = ['tcp', 'udp', 'unix']
 
 const ms = (least: number, most: number) => {
   const text = `a whole number of milliseconds, ${least} to ${most}`
@@ -121,23 +120,30 @@ export function keyOf({ Listen, Forward, nodes }: MappingSettings): string {
 
 function readEndpoint(value: Endpoint | string, role: Role, plugins: readonly DomainPlugin[]): Endpoint {
   // Where to forward to is for the domains of the other side, which may have more of them.
-  const domains = role === 'listen' ? plugins : [...plugins.map(({ name }) => name), ...OURS]
+  const domains = role === 'listen' ? ownDomains(plugins) : peerDomains(plugins)
   try {
-    if (typeof value === 'string') return fromText(value.trim(), { domains, role })
-    const at = checkEndpoint(value)
+    const at = typeof value === 'string' ? fromText(value.trim(), { domains, role }) : checkEndpoint(value)
+    const Domain = at.Domain.toLowerCase()
+    if (Domain === 'channel' || (Domain === 'tunnel' && at.Addr !== '')) {
+      throw new ProxyError(
+        'PROXY_ERR_REQUEST',
+        'channels are between nodes, which offer them with -R and join them with -L',
+      )
+    }
+    const known = DOMAINS.some((domain) => typeof domain === 'object' && domain.name === Domain)
     const foreign = role === 'forward' || plugins.some(({ name }) => name === at.Domain)
-    return foreign && !OURS.includes(at.Domain.toLowerCase()) ? at : checkDomainEndpoint(at, { domains, role })
+    return typeof value === 'string' || (foreign && !known) ? at : checkDomainEndpoint(at, { domains, role })
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     const text = typeof value === 'string' ? value : `${value.Domain}://${value.Addr}`
-    const named = reason.startsWith('bad endpoint') ? reason : `${shown(text)}: ${reason}`
+    const named = reason.startsWith('bad endpoint') ? reason : `${shown(withoutSecrets(text))}: ${reason}`
     throw new ProxyError('PROXY_ERR_REQUEST', `${role} ${named}`, { cause: error })
   }
 }
 
 function checkHalves(halves: Mapping, domains: readonly DomainPlugin[]): void {
   try {
-    checkPair(halves, domains)
+    checkPair(halves, peerDomains(domains))
   } catch (error) {
     throw new ProxyError('PROXY_ERR_REQUEST', error instanceof Error ? error.message : String(error), { cause: error })
   }

@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events'
 import * as v from 'valibot'
 import { allowAll, type DomainPlugin, Domains, type Endpoint, formatEndpoint, ProxyError } from '../core/index.ts'
+import { passwordOf } from '../domains/channel-address.ts'
 import type { Spec } from '../domains/spec.ts'
 import { shown } from '../domains/text.ts'
 import { JsonFile } from '../store/json-file.ts'
@@ -11,12 +12,15 @@ import { LiveMapping, type MappingContext, type MappingHooks, type Source } from
 import { keyOf, MAPPING_SETTINGS, type MappingSettings, readMappingRequest, settingsOf } from './mapping-request.ts'
 import type { Balance, MappingRequest, MappingStatus } from './operations.ts'
 import type { Pool } from './pool.ts'
+import type { Relay } from './relay.ts'
 
 export interface MappingTableOptions extends MappingHooks {
   /** Where the mappings that are made at run time are kept. Without one they end with the process. */
   readonly folder?: StateFolder | undefined
   readonly domains: readonly DomainPlugin[]
   readonly pool: Pool
+  /** See `SideOptions`. */
+  readonly relay?: Relay | undefined
   readonly onEvent?: OnEvent | undefined
   /** Closes the table. */
   readonly signal: AbortSignal
@@ -120,13 +124,14 @@ export class MappingTable {
   }
 
   private constructor(options: MappingTableOptions, file: JsonFile<Kept> | undefined) {
-    const { domains, pool, onEvent = () => {}, balance = 'first', onOpened, figures, signal } = options
+    const { domains, pool, relay, onEvent = () => {}, balance = 'first', onOpened, figures, signal } = options
     setMaxListeners(0, this.#stop.signal)
     this.#options = options
     this.#file = file
     this.#health = new HealthChecks(this.#stop.signal)
     this.#context = {
-      ...{ domains: new Domains(domains, allowAll), pool, health: this.#health, onEvent, balance, onOpened, figures },
+      ...{ domains: new Domains(domains, allowAll), pool, relay, health: this.#health, onEvent, balance },
+      ...{ onOpened, figures },
     }
     const { next, entries, given } = file?.value ?? { next: 1, entries: [], given: [] }
     this.#next = Math.max(next, ...[...entries, ...given].map((one) => Number(one.id) + 1))
@@ -588,10 +593,13 @@ function numbered<T>(all: readonly T[], keyOfOne: (one: T) => string): [string, 
 /** What two settings of one mapping differ in, in the words of a `MappingRequest`. */
 function differences(before: MappingSettings, after: MappingSettings): string[] {
   const names = ['nodes', 'balance', 'note', 'enabled', 'wait', 'health'] as const
-  return names.filter((name) => {
+  const differs: string[] = names.filter((name) => {
     const [was, is] = [before[name], after[name]]
     return was !== is && JSON.stringify(was) !== JSON.stringify(is)
   })
+  // It is in no JSON, and no part of what makes two mappings the same one.
+  const [was, is] = [before, after].map(({ Forward }) => passwordOf(Forward)?.reveal())
+  return was === is ? differs : [...differs, 'password']
 }
 
 /** Whether both call mappings from elsewhere the same. */

@@ -6,6 +6,7 @@ import type { HealthChecks } from './health.ts'
 import { keyOf, type MappingSettings } from './mapping-request.ts'
 import type { Balance, MappingStatus, Totals } from './operations.ts'
 import { PATIENCE, type Pool } from './pool.ts'
+import type { Relay } from './relay.ts'
 
 export type Source = MappingStatus['source']
 
@@ -33,6 +34,7 @@ export interface MappingHooks {
 export interface MappingContext extends MappingHooks {
   readonly domains: Domains
   readonly pool: Pool
+  readonly relay?: Relay | undefined
   readonly health: HealthChecks
   readonly onEvent: OnEvent
   /** For those that say nothing about it. */
@@ -133,7 +135,7 @@ export class LiveMapping implements MappingIdentity {
       // The operator of this side wants it: there is nobody to ask.
       const listener = await this.#context.domains.listen(this.#settings.Listen, false, {
         signal: over.signal,
-        open: ({ to, from } = {}) => this.#serve(to ?? this.#settings.Forward, from, over.signal),
+        open: ({ to, from } = {}) => this.#serve(to, from, over.signal),
       })
       if (over.signal.aborted) {
         await listener.close()
@@ -164,12 +166,16 @@ export class LiveMapping implements MappingIdentity {
 
   // --- connections ---
 
-  async #serve(to: Endpoint, from: string | undefined, over: AbortSignal): Promise<SubConnection> {
-    const { pool, onEvent, onOpened } = this.#context
+  /** `to`: where the listener itself knows. */
+  async #serve(to: Endpoint | undefined, from: string | undefined, over: AbortSignal): Promise<SubConnection> {
+    const { pool, relay, onEvent, onOpened } = this.#context
+    const forward = this.#settings.Forward
     try {
       const peer = pool.pick(this.#wanted) ?? (await this.#wait(over))
-      const sub = await this.#openAt(peer, to, from)
-      onOpened?.(sub, { mapping: this.id, peer, from, to })
+      if (relay?.serves(forward)) return await this.#counted(peer, () => this.#openThrough(relay, peer, to, from))
+      const there = to ?? forward
+      const sub = await this.#counted(peer, () => peer.proxy.open({ to: there, from }))
+      onOpened?.(sub, { mapping: this.id, peer, from, to: there })
       return sub
     } catch (error) {
       const reason = ProxyError.from(error, 'PROXY_ERR_NO_PEER')
@@ -178,10 +184,21 @@ export class LiveMapping implements MappingIdentity {
     }
   }
 
-  async #openAt(peer: Connected, to: Endpoint, from: string | undefined): Promise<SubConnection> {
+  /** What is opened there is none of the peer's own sub-connections, and does not count as one. */
+  #openThrough(
+    relay: Relay,
+    peer: Connected,
+    to: Endpoint | undefined,
+    from: string | undefined,
+  ): Promise<SubConnection> {
+    const { Listen, Forward } = this.#settings
+    return relay.open(Forward, { to, from, carries: this.#context.domains.carries(Listen) }, peer)
+  }
+
+  async #counted(peer: Connected, open: () => Promise<SubConnection>): Promise<SubConnection> {
     this.#count(peer, 1)
     try {
-      const sub = await peer.proxy.open({ to, from })
+      const sub = await open()
       sub.once('close', () => this.#count(peer, -1))
       return sub
     } catch (error) {

@@ -39,8 +39,10 @@ export interface Grants {
   readonly listen?: string | undefined
   /** What it may have the server dial. */
   readonly dial?: readonly string[] | undefined
-  /** Channels that it may register. */
+  /** Channels that it alone may register, as `ssh` or `office-*`; those of nobody in particular are for all. */
   readonly channels?: readonly string[] | undefined
+  /** Names of the web port that it may have, as in `--allow-names`. */
+  readonly names?: readonly string[] | undefined
 }
 
 export interface NodeRequest {

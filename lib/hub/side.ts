@@ -4,12 +4,13 @@ import {
   Budget,
   type DomainPlugin,
   diagnostics,
+  formatEndpoint,
   type Keepalive,
   type Limits,
   type MainConnection,
   type Policy,
   Proxy,
-  type ProxyError,
+  ProxyError,
 } from '../core/index.ts'
 import type { Spec } from '../domains/spec.ts'
 import type { StateFolder } from '../store/state-folder.ts'
@@ -20,6 +21,7 @@ import { MappingTable } from './mapping-table.ts'
 import { listenAtPeer } from './mappings.ts'
 import type { MappingRequest } from './operations.ts'
 import { Pool } from './pool.ts'
+import type { MakeRelay, Relay } from './relay.ts'
 
 /** What all peers together may have held here: their windows, and what they have not acknowledged. */
 const BUDGET = 512 * 1024 * 1024
@@ -35,6 +37,8 @@ export interface SideOptions extends MappingHooks {
   configured?: readonly MappingRequest[] | undefined
   /** Each peer listens, I forward. */
   peerListeners?: readonly Spec[] | undefined
+  /** What is reached through a peer and is not at the peer: `channelRelay()`. Default: nothing. */
+  relay?: MakeRelay | undefined
   /** New connections go round, unless a mapping says otherwise. */
   balance?: boolean | undefined
   /** Keeps the mappings that are made at run time. Without one they end with this side. */
@@ -48,6 +52,15 @@ export interface SideOptions extends MappingHooks {
   onEvent?: OnEvent | undefined
 }
 
+interface Parts {
+  readonly pool: Pool
+  readonly mappings: MappingTable
+  readonly budget: Budget
+  readonly relay: Relay | undefined
+  /** Fires when the side begins to stop. */
+  readonly stop: AbortController
+}
+
 /**
  * What a server and a node have in common: the mappings of one side, and the peers that serve them. The server has many
  * peers, a node one at a time.
@@ -58,6 +71,7 @@ export class Side {
   readonly onEvent: OnEvent
   readonly #options: SideOptions
   readonly budget: Budget
+  readonly #relay: Relay | undefined
   readonly #stop: AbortController
 
   /** @throws ProxyError PROXY_ERR_STATE if the mappings that were kept cannot be read */
@@ -65,18 +79,21 @@ export class Side {
     const pool = new Pool(options)
     const stop = new AbortController()
     setMaxListeners(0, stop.signal)
-    const { domains, folder, balance, onEvent, onOpened, figures } = options
+    const { domains, folder, balance, limits, onEvent, onOpened, figures } = options
+    const budget = new Budget(options.heldBytes ?? BUDGET)
+    const relay = options.relay?.({ domains, limits, budget, onEvent: onEvent ?? (() => {}) })
     const mappings = await MappingTable.open({
-      ...{ folder, domains, pool, onEvent, onOpened, figures, signal: stop.signal },
+      ...{ folder, domains, pool, relay, onEvent, onOpened, figures, signal: stop.signal },
       balance: balance ? 'round-robin' : 'first',
     })
-    return new Side(options, pool, mappings, stop)
+    return new Side(options, { pool, mappings, budget, relay, stop })
   }
 
-  private constructor(options: SideOptions, pool: Pool, mappings: MappingTable, stop: AbortController) {
+  private constructor(options: SideOptions, { pool, mappings, budget, relay, stop }: Parts) {
     this.#options = options
     this.#stop = stop
-    this.budget = new Budget(options.heldBytes ?? BUDGET)
+    this.#relay = relay
+    this.budget = budget
     this.pool = pool
     this.mappings = mappings
     this.onEvent = options.onEvent ?? (() => {})
@@ -139,7 +156,7 @@ export class Side {
       this.onEvent({ type: 'disconnected', peer, reason })
     })
     for (const spec of this.#options.peerListeners ?? []) {
-      if (!spec.Node || spec.Node === id) void listenAtPeer(spec, peer, this.onEvent, this.stopping)
+      if (!spec.Node || spec.Node === id) void listenAtPeer(spec, peer, this.onEvent, this.stopping, this.#relay)
     }
     return peer
   }
@@ -149,7 +166,7 @@ export class Side {
     this.#stop.abort()
     // The peers hear of it first: each moment later one of them may send another visitor here.
     const drained = [...this.pool].map((peer) => peer.proxy.drain({ signal }))
-    await Promise.all([...drained, this.mappings.close()])
+    await Promise.all([...drained, this.#relay?.drain(signal), this.mappings.close()])
     diagnostics.refused.unsubscribe(this.#onRefused)
   }
 
@@ -162,7 +179,16 @@ export class Side {
     }
     // What a check found out is told once, as its result.
     if (this.mappings.isCheck(error)) return
-    // The channel is one for the whole process.
+    const inside = this.#relay?.whose(proxy)
+    if (inside) {
+      const { peer, at } = inside
+      const what = `${formatEndpoint(at)} (${request})`
+      // What the far node is told does not say where a channel leads to.
+      const reason = by === 'here' && error.cause instanceof ProxyError ? error.cause : error
+      this.onEvent({ type: 'refused', peer, request: what, by, reason })
+      return
+    }
+    // The diagnostics are those of the whole process.
     for (const peer of this.pool) {
       if (peer.proxy === proxy) this.onEvent({ type: 'refused', peer, request, by, reason: error })
     }

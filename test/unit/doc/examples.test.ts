@@ -8,6 +8,8 @@ import { promisify } from 'node:util'
 const FOLDER = new URL('../../../doc/examples/', import.meta.url)
 const SOURCES = new URL('../../../../doc/examples/', import.meta.url)
 const OUTPUT: Readonly<Record<string, string>> = {
+  attached: 'the node is connected\nhello from behind the node\nthe web server itself\n',
+  'attached-fastify': 'example is connected\nthe app itself\n',
   embedded: 'hello from behind the node\n',
   'memory-link': 'HELLO THROUGH THE TUNNEL\n',
   'own-key': 'hello from behind the node\n',

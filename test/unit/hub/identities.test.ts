@@ -103,6 +103,9 @@ const BAD: [what: string, request: unknown][] = [
   ['patterns that are no list', { id: 'a', grants: { dial: '*:80' } }],
   ['more patterns than anybody reads', { id: 'a', grants: { dial: Array(65).fill('*:80') } }],
   ['patterns beyond 4 KiB', { id: 'a', grants: { dial: Array.from({ length: 64 }, () => `${'x'.repeat(63)}:80`) } }],
+  ['a web name that is none', { id: 'a', grants: { names: ['/'] } }],
+  ['a channel that is none', { id: 'a', grants: { channels: ['a b'] } }],
+  ['a channel with a * in its midst', { id: 'a', grants: { channels: ['a*b'] } }],
   ['an unknown grant', { id: 'a', grants: { everything: true } }],
 ]
 test('what makes no sense is refused, and nothing is kept of it', async (t) => {
@@ -111,6 +114,8 @@ test('what makes no sense is refused, and nothing is kept of it', async (t) => {
     await assert.rejects(identities.add(request as NodeRequest), { code: 'PROXY_ERR_REQUEST' }, what)
   }
   await assert.rejects(identities.add({ id: 'a', grants: { listen: '9000-80' } }), /write 80-9000/)
+  await assert.rejects(identities.add({ id: 'a', grants: { names: ['/'] } }), /write \* for every name/)
+  await assert.rejects(identities.add({ id: 'a', grants: { channels: ['a b'] } }), /write a name of letters/)
   assert.equal(identities.size, 0)
   await assert.rejects(stat(folder.path), { code: 'ENOENT' })
 })
@@ -326,6 +331,62 @@ test('a node may do what it was granted beside what all may, and hears the words
   const own = new ProxyError('PROXY_ERR_LISTEN_DENIED', 'not at night')
   const strict = { dial() {}, listen: () => Promise.reject(own) }
   await assert.rejects(async () => identities.policyFor('a', strict).listen(tcp('0.0.0.0:1')), own)
+})
+
+test("a node may have the web names that it was granted, and never what is the server's own", async (t) => {
+  using _scrypt = cheapScrypt()
+  const { folder } = await bench(t)
+  const ownNames = { paths: ['/symport'], host: 'own.example.com' }
+  const open = (): Promise<Identities> => Identities.open(folder, { serverKey: async () => SERVER_KEY, ownNames })
+  const identities = await open()
+  await identities.addMany([
+    { id: 'a', grants: { names: ['app.example.com', '/vnc'] } },
+    { id: 'all', grants: { names: ['*'] } },
+    { id: 'own', grants: { names: ['own.example.com'] } },
+  ])
+  const base = createPolicy({ dial: 'none', listenPorts: 'none' })
+  const web = (Addr: string): { Domain: string; Addr: string } => ({ Domain: 'web', Addr })
+  for (const reopened of [identities, await open()]) {
+    const may = (id: string, name: string): boolean => {
+      try {
+        reopened.policyFor(id, base).listen(web(name))
+        return true
+      } catch {
+        return false
+      }
+    }
+    for (const name of ['app.example.com', 'app.example.com/x', '/vnc']) assert.equal(may('a', name), true, name)
+    for (const name of ['/api', 'own.example.com', '/symport', '']) assert.equal(may('a', name), false, name)
+    for (const name of ['/symport', 'own.example.com', '']) assert.equal(may('all', name), false, name)
+    assert.equal(may('all', '/api'), true)
+    assert.equal(may('own', 'own.example.com'), true)
+    assert.equal(may('own', 'own.example.com/symport'), false)
+  }
+})
+
+test('a channel is granted by its own name, else by the longest pattern; a file of an older version may have others', async (t) => {
+  using _scrypt = cheapScrypt()
+  const { identities, folder, again } = await bench(t)
+  await identities.addMany([
+    { id: 'a', grants: { channels: ['ssh', 'office-*', 'office-*'] } },
+    { id: 'b', grants: { channels: ['*', 'office-b*'] } },
+    { id: 'c', grants: { channels: ['ssh'] } },
+  ])
+  const path = folder.file('nodes.json')
+  await writeFile(path, (await readFile(path, 'utf8')).replace('"office-b*"', '"any name, as it once was"'), {
+    mode: 0o600,
+  })
+  for (const [known, owner] of [
+    [identities, 'b'],
+    [await again(), 'a'],
+  ] as const) {
+    assert.deepEqual(known.channelOwners('ssh'), ['a', 'c'])
+    assert.deepEqual(known.channelOwners('office-1'), ['a'])
+    assert.deepEqual(known.channelOwners('office-b1'), [owner])
+    assert.deepEqual(known.channelOwners('else'), ['b'])
+  }
+  await identities.remove('b')
+  assert.deepEqual(identities.channelOwners('else'), [])
 })
 
 test('a file that is damaged is an error, and stays as it is', async (t) => {

@@ -43,6 +43,37 @@ test('the domains of an embedder, and those of the other side, are taken as they
   ])
 })
 
+test('every domain can be at the other side, and here only what this side has', () => {
+  assert.deepEqual(halves(':1', 'https://a?verify=off'), [
+    { Domain: 'tcp', Addr: ':1' },
+    { Domain: 'tls', Addr: 'a:443?verify=off' },
+  ])
+  assert.deepEqual(halves(':1', { Domain: 'TLS', Addr: ':8443' })[1], { Domain: 'tls', Addr: '127.0.0.1:8443' })
+  for (const listen of ['tls://a:1', 'web://x.com', 'socks5://:1', { Domain: 'ws', Addr: '/x' }]) {
+    assert.throws(() => read({ listen, forward: ':2' }), {
+      code: 'PROXY_ERR_REQUEST',
+      message: /^listen .*cannot be listened on: tcp, udp, unix, custom can$/,
+    })
+  }
+  assert.throws(() => read({ listen: ':1', forward: 'web://x.com' }), { message: /web cannot be forwarded to/ })
+  assert.throws(() => read({ listen: ':1', forward: 'tunnel://' }), { message: /^tcp cannot be forwarded to tunnel/ })
+})
+
+test('channels are between nodes, and a password is not shown', () => {
+  for (const at of ['channel://ssh:hunter2@', 'tunnel://ssh:hun ter2@', { Domain: 'CHANNEL', Addr: 'ssh' }]) {
+    for (const request of [
+      { listen: ':1', forward: at },
+      { listen: at, forward: ':2' },
+    ]) {
+      assert.throws(
+        () => read(request),
+        (error: Error & { code?: string }) => error.code === 'PROXY_ERR_REQUEST' && !/hun|ter2/.test(error.message),
+      )
+    }
+  }
+  assert.throws(() => read({ listen: ':1', forward: 'channel://ssh:x@' }), { message: /channels are between nodes/ })
+})
+
 test('what is left out has its default', () => {
   const settings = read({ listen: ':1', forward: ':2', nodes: ['a', 'b', 'a'], health: {} })
   assert.deepEqual(settings, {
