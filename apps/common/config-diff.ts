@@ -1,4 +1,5 @@
-import type { FlagValue, NodeConfig, ServerConfig } from './config.ts'
+import { Hidden } from '../../lib/domains/hidden.ts'
+import type { FlagValue, NodeConfig, ServerConfig } from './config-types.ts'
 
 /** What a changed file changes. Lines are for people, and show no secret. */
 export interface ConfigDiff {
@@ -12,8 +13,12 @@ export interface ConfigDiff {
   readonly restart: readonly string[]
 }
 
-const LIVE: ReadonlySet<string> = new Set(['allow', 'allow-ports', 'log-level', 'drain-timeout'])
-const SECRETS: ReadonlySet<string> = new Set(['uuid', 'proxy', 'webhook'])
+const LIVE: ReadonlySet<string> = new Set(['allow', 'allow-names', 'allow-ports', 'log-level', 'drain-timeout'])
+const SECRETS: ReadonlySet<string> = new Set([
+  ...['uuid', 'proxy', 'webhook'],
+  // These may hold passwords of channels.
+  ...['client', 'dynamic', 'local', 'remote'],
+])
 
 /** Two words for one thing. */
 const TWINS: readonly (readonly string[])[] = [
@@ -39,7 +44,9 @@ export function diffConfig(
     if (given(name) || same(old, now)) return
     if (LIVE.has(name)) live.push(name)
     const list = LIVE.has(name) ? changes : restart
-    list.push(SECRETS.has(name) ? `${name} changed` : `${name}: ${shown(old)} -> ${shown(now)}`)
+    const [one, other] = [shown(old), shown(now)]
+    // Two that look the same differ in what is not shown, as the password of a channel.
+    list.push(SECRETS.has(name) || one === other ? `${name} changed` : `${name}: ${one} -> ${other}`)
   }
 
   const names = [...new Set([...Object.keys(before.values), ...Object.keys(after.values)])].sort()
@@ -50,6 +57,12 @@ export function diffConfig(
   compare('limits of all main connections together', oldOptions, newOptions)
   // Nodes are asked to listen when they connect.
   compare('peer_listener', before.peerListeners, after.peerListeners)
+  if (before.role === 'server' && after.role === 'server') compare('host', before.wsp?.ownName, after.wsp?.ownName)
+  if (before.role === 'node' && after.role === 'node') {
+    for (const name of ['client', 'dynamic', 'local', 'remote'] as const) {
+      compare(name, name === 'client' ? before.clients : before[name], name === 'client' ? after.clients : after[name])
+    }
+  }
   // There may be thousands, whose keys have one order by now.
   const mappings = !given('listener') && JSON.stringify(before.listeners) !== JSON.stringify(after.listeners)
   return { mappings, live, changes, restart }
@@ -64,7 +77,11 @@ function canonical(value: unknown): string {
   return (
     JSON.stringify(value, (_key, inner: unknown) =>
       typeof inner === 'object' && inner !== null && !Array.isArray(inner)
-        ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+        ? Object.fromEntries(
+            Object.entries(inner)
+              .map(([key, one]) => [key, one instanceof Hidden ? one.reveal() : one] as const)
+              .sort(([a], [b]) => (a < b ? -1 : 1)),
+          )
         : inner,
     ) ?? ''
   )

@@ -72,10 +72,30 @@ function decode(bytes: Uint8Array, path: string): string {
  * @throws ProxyError PROXY_ERR_CONFIG, with line and column
  */
 export async function parseConfigText(text: string, path: string): Promise<unknown> {
-  const extension = extname(path).toLowerCase()
-  const json = extension === '.json' || (extension !== '.toml' && /^\s*\{/.test(text))
-  return withDashes(json ? parseJson(text, path) : await parseToml(text, path), path, DEPTH)
+  return withDashes(isJsonText(text, path) ? parseJson(text, path) : await parseToml(text, path), path, DEPTH)
 }
+
+/** Whether it is JSON that is meant, and not TOML. */
+export function isJsonText(text: string, path: string): boolean {
+  const extension = extname(path).toLowerCase()
+  return extension === '.json' || (extension !== '.toml' && /^\s*\{/.test(text))
+}
+
+/** What looks like the punctuation of JSON on a Chinese or Japanese keyboard. */
+const WIDE: ReadonlyMap<string, string> = new Map([
+  ['，', ','],
+  ['：', ':'],
+  ['“', '"'],
+  ['”', '"'],
+  ['＂', '"'],
+  ['｛', '{'],
+  ['｝', '}'],
+  ['［', '['],
+  ['］', ']'],
+  ['【', '['],
+  ['】', ']'],
+  ['　', ' '],
+])
 
 function parseJson(text: string, path: string): unknown {
   try {
@@ -84,11 +104,27 @@ function parseJson(text: string, path: string): unknown {
     const problem = jsonProblem(text)
     if (problem === undefined) throw configError(path, 'it is not JSON', cause)
     const { offset, expected } = problem
-    const before = text.slice(0, offset).split('\n')
-    const at = `line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1}`
-    const found = offset < text.length ? `before ${shown(text.slice(offset, offset + 12))}` : 'at the end'
-    throw configError(path, `${at}: malformed JSON: expected ${expected} ${found}`, cause)
+    const found = text.charAt(offset)
+    const narrow = WIDE.get(found)
+    const what =
+      narrow === undefined
+        ? `expected ${expected}${/string|escape/.test(expected) ? '' : ` ${foundAt(text, offset)}`}`
+        : `a full-width "${found}" stands there: write "${narrow}"`
+    throw configError(path, `${lineAndColumn(text, offset)}: malformed JSON: ${what}`, cause)
   }
+}
+
+/** Nothing that may be a part of a secret: neither a text in quotes nor whole words. */
+function foundAt(text: string, offset: number): string {
+  if (offset >= text.length) return 'at the end'
+  const [plain] = /^(?:[^"@\w]|\w{1,2}(?!\w))*/.exec(text.slice(offset, offset + 12)) ?? []
+  return plain ? `before ${shown(plain)}` : 'there'
+}
+
+/** `line 3, column 5`. */
+export function lineAndColumn(text: string, offset: number): string {
+  const before = text.slice(0, offset).split('\n')
+  return `line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1}`
 }
 
 function jsonProblem(text: string): { offset: number; expected: string } | undefined {

@@ -1,11 +1,28 @@
+import type { KnownDomain } from '../../lib/domains/domain.ts'
 import { checkDomainEndpoint, checkPair, endpointFromUrl, type Role as Half } from '../../lib/domains/endpoint-url.ts'
-import { parseSpec } from '../../lib/domains/spec.ts'
+import { parseListenerFlag } from '../../lib/domains/short-spec.ts'
+import { formatSpec } from '../../lib/domains/spec.ts'
+import { hidden, type WrittenEndpoint } from '../../lib/domains/spec-json.ts'
+import { DOMAINS, ownDomains, peerDomains } from '../../lib/domains/table.ts'
 import type { Balance, HealthCheck, MappingRequest } from '../../lib/hub/operations.ts'
-import type { DomainPlugin, Endpoint, Spec } from '../../lib/index.ts'
+import type { Endpoint, Spec } from '../../lib/index.ts'
 import { toDuration } from './flags.ts'
+import { createDomains } from './options.ts'
 
 /** Half of a mapping as a file has it: `:8078`, `127.0.0.1:53/udp`, `unix:///run/x.sock`, an endpoint. */
-export type FileHalf = string | Endpoint
+export type FileHalf = string | WrittenEndpoint
+
+/** Who listens, and what can be listened on and forwarded to at this side. */
+export interface FileContext {
+  readonly use: 'local' | 'remote'
+  readonly domains: readonly KnownDomain[]
+}
+
+/** What the file's side has. The web port is only a server's. */
+export function contextOf(role: 'server' | 'node', use: FileContext['use']): FileContext {
+  const web = DOMAINS.filter((domain) => typeof domain === 'object' && ['web', 'ws'].includes(domain.name))
+  return { use, domains: role === 'server' ? [...createDomains(), ...web] : createDomains() }
+}
 
 /** A mapping as a file has it: a SPEC in any of its forms, or a table. */
 export type FileMapping = string | SpecTable | MappingTable
@@ -39,35 +56,35 @@ export interface ConfigMapping extends MappingRequest {
 }
 
 /** @throws ProxyError PROXY_ERR_SPEC, PROXY_ERR_ADDRESS */
-export function readHalf(half: FileHalf, role: Half, plugins: readonly DomainPlugin[]): Endpoint {
-  // Where to forward to is for the domains of the other side.
-  const names = new Set(['tcp', 'udp', 'unix', ...plugins.map(({ name }) => name)])
-  const context = { domains: role === 'listen' ? plugins : [...names], role }
-  if (typeof half === 'object') return checkDomainEndpoint(half, context)
+export function readHalf(half: FileHalf, role: Half, { use, domains }: FileContext): Endpoint {
+  const here = (use === 'local') === (role === 'listen')
+  const context = { domains: here ? ownDomains(domains) : peerDomains(domains), role }
+  if (typeof half === 'object') return checkDomainEndpoint(hidden(half), context)
   const text = half.trim()
   if (text.includes('://')) return endpointFromUrl(text, context)
   return checkDomainEndpoint({ Domain: text.startsWith('/') ? 'unix' : 'tcp', Addr: text }, context)
 }
 
 /** Whether its halves go together. @throws ProxyError PROXY_ERR_SPEC, PROXY_ERR_ADDRESS */
-export function checkHalves(listen: FileHalf, forward: FileHalf, plugins: readonly DomainPlugin[]): void {
-  checkPair({ Listen: readHalf(listen, 'listen', plugins), Forward: readHalf(forward, 'forward', plugins) }, plugins)
+export function checkHalves(listen: FileHalf, forward: FileHalf, context: FileContext): void {
+  const halves = { Listen: readHalf(listen, 'listen', context), Forward: readHalf(forward, 'forward', context) }
+  checkPair(halves, peerDomains(context.domains))
 }
 
 /** What the file has, known to be well formed, as the hub takes it. */
-export function readMapping(value: FileMapping, domains: readonly DomainPlugin[]): ConfigMapping {
+export function readMapping(value: FileMapping, context: FileContext): ConfigMapping {
   if (typeof value === 'string') {
-    const { Listen, Forward, Node } = parseSpec(value, { domains })
+    const { Listen, Forward, Node } = parseListenerFlag(value, context.use, context)
     return { listen: Listen, forward: Forward, ...(Node === undefined ? {} : { nodes: [Node] }) }
   }
   if ('Listen' in value) {
     const { Listen, Forward, Node } = value
-    return readMapping({ listen: Listen, forward: Forward, node: Node }, domains)
+    return readMapping({ listen: Listen, forward: Forward, node: Node }, context)
   }
   const { node, nodes = node, balance, note, enabled, wait, health } = value
   return {
-    listen: readHalf(value.listen, 'listen', domains),
-    forward: readHalf(value.forward, 'forward', domains),
+    listen: readHalf(value.listen, 'listen', context),
+    forward: readHalf(value.forward, 'forward', context),
     ...(nodes === undefined ? {} : { nodes: [...new Set([nodes].flat())] }),
     ...(balance === undefined ? {} : { balance }),
     ...(note === undefined ? {} : { note }),
@@ -90,8 +107,12 @@ function readHealth({
   }
 }
 
-/** The same as SPECs, where a SPEC is all that is taken: one for each node, none for a mapping that is switched off. */
-export function specsOf({ listen, forward, nodes = [], enabled = true }: ConfigMapping): Spec[] {
+/** As -L and -R take it: one SPEC for each node, none for a mapping that is switched off. Passwords stand in it. */
+export function textsOf(mapping: ConfigMapping): string[] {
+  return specsOf(mapping).map(formatSpec)
+}
+
+function specsOf({ listen, forward, nodes = [], enabled = true }: ConfigMapping): Spec[] {
   const mapping = { Listen: listen, Forward: forward }
   if (!enabled) return []
   return nodes.length === 0 ? [mapping] : nodes.map((Node) => ({ ...mapping, Node }))

@@ -1,11 +1,22 @@
 import * as v from 'valibot'
 import { nearest } from '../../lib/domains/nearest.ts'
+import { parseListenerFlag, parseShort } from '../../lib/domains/short-spec.ts'
 import { shown } from '../../lib/domains/text.ts'
-import { type Limits, parsePattern, parsePortRanges, parseSpec } from '../../lib/index.ts'
+import { parseWeb } from '../../lib/domains/web-address.ts'
+import { type Limits, parsePattern, parsePortRanges } from '../../lib/index.ts'
+import { parseNamePattern } from '../../lib/policy/names.ts'
 import { parseNet } from '../../lib/sockets/ip.ts'
 import { parsePin } from '../../lib/sockets/verify.ts'
 import { parseVia } from '../../lib/transports/via-proxy.ts'
-import { checkHalves, type FileHalf, type FileMapping, readHalf, type SpecTable } from './config-mapping.ts'
+import {
+  checkHalves,
+  contextOf,
+  type FileContext,
+  type FileHalf,
+  type FileMapping,
+  readHalf,
+  type SpecTable,
+} from './config-mapping.ts'
 import {
   checked,
   count,
@@ -23,7 +34,6 @@ import {
   yes,
 } from './config-parts.ts'
 import { toDuration } from './flags.ts'
-import { createDomains } from './options.ts'
 import { checkSecret } from './secret.ts'
 
 export type Role = 'server' | 'node'
@@ -144,16 +154,10 @@ function tables(role: Role): Record<string, v.ObjectEntries> {
         host: v.optional(text('The server: host, host:port or a URL. Default 127.0.0.1.')),
         server: v.optional(text('The same as host, as a URL: tcp://host:port, wss://host/symport.')),
         id: v.optional(text('What this node calls itself. Default: the name of this machine.', checkId)),
-        proxy: v.optional(
-          text('The proxy to dial through: http://host:port, socks5://host:port, or none.', (value) => {
-            if (value !== 'none') parseVia(value)
-          }),
-        ),
+        proxy: v.optional(proxyText()),
+        ...shortLists(),
       },
-      tls: {
-        ca: v.optional(text("A file with the certificates of the authorities to believe, instead of the system's.")),
-        pin: v.optional(text('The certificate to believe, or that of the CA behind it: sha256:HEX.', parsePin)),
-      },
+      tls: { ca: v.optional(caText()), pin: v.optional(pinText()) },
       admin: { listen: v.optional(text('Where the API of the node is served over TCP: host:port.')) },
       log,
       limits,
@@ -167,6 +171,11 @@ function tables(role: Role): Record<string, v.ObjectEntries> {
       balance: v.optional(yes('Share new connections out among the nodes, instead of the first one serving.')),
       'allow-ports': v.optional(
         list('Ports that nodes may have listened on here: 9000-9999,22.', (value) => parsePortRanges(value)),
+      ),
+      'allow-names': v.optional(
+        list('Names of the web port that nodes may have: app.example.com, *.example.com, /path, or *.', (value) =>
+          parseNamePattern(value, parseWeb),
+        ),
       ),
       'enrolled-only': v.optional(yes('Only nodes with a credential of their own: the shared secret is off.')),
       'on-duplicate': v.optional(
@@ -217,6 +226,43 @@ function tables(role: Role): Record<string, v.ObjectEntries> {
   }
 }
 
+function proxyText(): v.GenericSchema<string> {
+  return text('The proxy to dial through: http://host:port, socks5://host:port, or none.', (value) => {
+    if (value !== 'none') parseVia(value)
+  })
+}
+
+function caText(): v.GenericSchema<string> {
+  return text("A file with the certificates of the authorities to believe, instead of the system's.")
+}
+
+function pinText(): v.GenericSchema<string> {
+  return text('The certificate to believe, or that of the CA behind it: sha256:HEX.', parsePin)
+}
+
+/** What -D, -L and -R take, as lists of texts. */
+function shortLists(): v.ObjectEntries {
+  const context = contextOf('node', 'local')
+  return {
+    dynamic: v.optional(
+      list('Proxies here: socks5://[CHANNEL:PASSWORD@][bind]:port, http://, mixed://, or [bind:]port.', (value) =>
+        parseShort(value, 'dynamic', context),
+      ),
+    ),
+    local: v.optional(
+      list('This side listens, and joins a channel: tcp://CHANNEL:PASSWORD@[bind]:port; or a SPEC.', (value) =>
+        parseListenerFlag(value, 'local', context),
+      ),
+    ),
+    remote: v.optional(
+      list(
+        'What is offered at the server: tcp://CHANNEL:PASSWORD@host:port, tunnel://CHANNEL:PASSWORD@, http://host:port?mode=path&value=NAME; or a SPEC.',
+        (value) => parseListenerFlag(value, 'remote', context),
+      ),
+    ),
+  }
+}
+
 const ABOUT: Readonly<Record<string, string>> = {
   tls: 'Certificates.',
   http: 'The web side of the port.',
@@ -236,7 +282,13 @@ function placesOf(role: Role): string[] {
   const all = Object.entries(tables(role)).flatMap(([name, entries]) =>
     Object.keys(entries).map((key) => (name === '' ? key : `${name}.${key}`)),
   )
-  return [...all, ...MAPPING_LISTS[role], ...Object.keys(tables(role)).filter((name) => name !== '')]
+  const clients = role === 'node' ? ['client'] : []
+  return [...all, ...MAPPING_LISTS[role], ...clients, ...Object.keys(tables(role)).filter((name) => name !== '')]
+}
+
+/** Every key that can stand above all tables, of either role. */
+export function topKeys(): Set<string> {
+  return new Set((['server', 'node'] as const).flatMap(placesOf).filter((place) => !place.includes('.')))
 }
 
 function unknownKey(role: Role, at: string, here: readonly string[]): (key: string) => string {
@@ -280,17 +332,29 @@ function checkNote(note: string): void {
 }
 
 /** The keys of a mapping's table. What belongs to the sharing out among nodes is for listeners of the server only. */
-function mappingKeys() {
-  const domains = createDomains()
+function mappingKeys(context: FileContext) {
   const half = (about: string, side: 'listen' | 'forward'): v.GenericSchema<FileHalf> => {
     const endpoint = table(
       'An endpoint.',
-      { Domain: text('tcp, udp or unix.'), Addr: text('host:port, or a path.') },
-      () => 'unknown key: an endpoint has Domain and Addr',
+      {
+        Domain: text('tcp, udp, unix, and what else doc/config.md has.'),
+        // Of a tunnel to the other side, it is empty.
+        Addr: v.pipe(
+          either(text(''), v.literal(''), (value) => value === ''),
+          v.description('host:port, or what else the domain has.'),
+        ),
+        Password: v.optional(
+          v.pipe(
+            either(text(''), v.literal(''), (value) => value === ''),
+            v.description("A channel's; empty: it has none."),
+          ),
+        ),
+      },
+      () => 'unknown key: an endpoint has Domain, Addr and perhaps a Password',
     )
     return v.pipe(
       either(text('host:port, :port, a URL or a path.'), endpoint, isTable),
-      checked((value) => readHalf(value, side, domains)),
+      checked((value) => readHalf(value, side, context)),
       v.description(about),
     )
   }
@@ -324,15 +388,16 @@ function mappingKeys() {
       ),
     ),
   }
-  return { plain, pinned, shared, domains }
+  return { plain, pinned, shared }
 }
 
 /** A SPEC in any of its forms, or a table with these keys. */
 function mappingSchema<const E extends v.ObjectEntries>(
   entries: E,
   title: string,
+  context: FileContext,
 ): v.GenericSchema<string | SpecTable | v.InferOutput<v.ObjectSchema<E, undefined>>> {
-  const { plain, domains } = mappingKeys()
+  const { plain } = mappingKeys(context)
   const keys = Object.keys(entries)
   const named = table('A mapping.', entries, (key) => {
     const close = nearest(key, keys)
@@ -347,11 +412,11 @@ function mappingSchema<const E extends v.ObjectEntries>(
       }
     }),
     checked((value) => {
-      if (v.is(halves, value)) checkHalves(value.listen, value.forward, domains)
+      if (v.is(halves, value)) checkHalves(value.listen, value.forward, context)
     }),
   )
   const spec = text('A SPEC: [bind:]port:host:hostport, or two endpoint URLs with a comma.', (value) =>
-    parseSpec(value, { domains }),
+    parseListenerFlag(value, context.use, context),
   )
   const json = v.pipe(
     table(
@@ -359,7 +424,7 @@ function mappingSchema<const E extends v.ObjectEntries>(
       { Listen: plain.listen, Forward: plain.forward, Node: v.optional(text('The node that serves it.')) },
       () => 'unknown key: a SPEC has Listen, Forward and Node',
     ),
-    checked(({ Listen, Forward }) => checkHalves(Listen, Forward, domains)),
+    checked(({ Listen, Forward }) => checkHalves(Listen, Forward, context)),
   )
   const tabular = either(one, json, (value) => isTable(value) && 'Listen' in value)
   return v.pipe(
@@ -368,11 +433,76 @@ function mappingSchema<const E extends v.ObjectEntries>(
   )
 }
 
-/** The mappings of a list of the file, whose shape has been checked. */
-export function fileMappings(file: FileTable, name: string): FileMapping[] {
+/** The mappings of a list of the file (or of a client in it), whose shape has been checked. */
+export function fileMappings(file: FileTable, name: string, role: Role): FileMapping[] {
   const value = file[name]
   if (value === undefined) return []
-  return v.parse(v.array(mappingSchema(mappingKeys().shared, name)), Array.isArray(value) ? value : [value])
+  const context = contextOf(role, useOf(name))
+  const schema = mappingSchema(mappingKeys(context).shared, name, context)
+  return v.parse(v.array(schema), Array.isArray(value) ? value : [value])
+}
+
+/** Who listens. */
+function useOf(name: string): FileContext['use'] {
+  return name === 'peer-listener' ? 'remote' : 'local'
+}
+
+/** One mapping, or a list of them. */
+function mappingsSchema(role: Role, name: string, about: string): v.GenericSchema {
+  const context = contextOf(role, useOf(name))
+  const { plain, pinned, shared } = mappingKeys(context)
+  const [keys, title] =
+    role === 'node'
+      ? [plain, 'mapping-of-a-node']
+      : name === 'peer-listener'
+        ? [pinned, 'mapping-at-nodes']
+        : [shared, 'mapping-of-a-server']
+  const mapping = mappingSchema(keys, title, context)
+  const many = either(mapping, items(mapping), (value) => Array.isArray(value))
+  return v.pipe(many, v.description(about))
+}
+
+/** One server of several that a node has. */
+const CLIENT_SECRETS = ['uuid', 'uuid-file', 'auth'] as const
+
+function clientSchema(): v.GenericSchema {
+  const secret = (about: string): v.GenericSchema<string> => text(about, (value) => checkSecret(value, '--uuid'))
+  const entries: v.ObjectEntries = {
+    server: text('The server: host, host:port, tcp://host:port, wss://host/symport.'),
+    uuid: v.optional(secret('The secret both sides know. Better in a file of its own: uuid-file.')),
+    'uuid-file': v.optional(text('A file that holds the secret.')),
+    auth: v.optional(secret('The same as uuid, as wsp has it.')),
+    id: v.optional(text('What this node calls itself there. Default: as above all tables.', checkId)),
+    ca: v.optional(caText()),
+    pin: v.optional(pinText()),
+    proxy: v.optional(proxyText()),
+    allow: v.optional(list('What this server may have dialled here.', parsePattern)),
+    ...shortLists(),
+    ...Object.fromEntries(
+      MAPPING_LISTS.node.map((name) => [
+        name,
+        v.optional(mappingsSchema('node', name, MAPPING_ABOUT.node[name] ?? '')),
+      ]),
+    ),
+  }
+  const keys = Object.keys(entries)
+  const one = v.pipe(
+    table('A server.', entries, (key) => {
+      const close = nearest(key, keys)
+      return close === undefined ? `unknown key: known are ${keys.join(', ')}` : `unknown key: did you mean ${close}?`
+    }),
+    v.rawCheck(({ dataset: { value }, addIssue }) => {
+      if (!isTable(value)) return
+      const secrets = CLIENT_SECRETS.filter((key) => key in value)
+      if (secrets.length > 1) addIssue({ message: `${secrets.join(' and ')} are both there: keep one` })
+      if ('ca' in value && 'pin' in value) addIssue({ message: 'ca and pin are both there: keep one' })
+    }),
+    v.title('server-of-a-node'),
+  )
+  return v.pipe(
+    either(one, items(one), (value) => Array.isArray(value)),
+    v.description('A server that this node connects to, among others. Each has a main connection of its own.'),
+  )
 }
 
 /** The schema of a file for this role. */
@@ -382,19 +512,12 @@ export function schemaOf(role: Role): v.GenericSchema<FileTable> {
     name,
     v.optional(table(ABOUT[name] ?? '', entries, unknownKey(role, name, Object.keys(entries)))),
   ])
-  const mappings = MAPPING_LISTS[role].map((name) => {
-    const { plain, pinned, shared } = mappingKeys()
-    const [keys, title] =
-      role === 'node'
-        ? [plain, 'mapping-of-a-node']
-        : name === 'peer-listener'
-          ? [pinned, 'mapping-at-nodes']
-          : [shared, 'mapping-of-a-server']
-    const mapping = mappingSchema(keys, title)
-    const many = either(mapping, items(mapping), (value) => Array.isArray(value))
-    return [name, v.optional(v.pipe(many, v.description(MAPPING_ABOUT[role][name] ?? '')))]
-  })
-  const entries: v.ObjectEntries = { ...top, ...Object.fromEntries([...nested, ...mappings]) }
+  const mappings = MAPPING_LISTS[role].map((name) => [
+    name,
+    v.optional(mappingsSchema(role, name, MAPPING_ABOUT[role][name] ?? '')),
+  ])
+  const clients = role === 'node' ? [['client', v.optional(clientSchema())]] : []
+  const entries: v.ObjectEntries = { ...top, ...Object.fromEntries([...nested, ...mappings, ...clients]) }
   return v.pipe(
     table(`What "symport ${role}" does.`, entries, unknownKey(role, '', Object.keys(entries))),
     v.title(`symport ${role}`),
@@ -460,6 +583,9 @@ function pairProblems(file: FileTable, role: Role): Problem[] {
   if (role === 'node') {
     never('host', 'server')
     never('tls.ca', 'tls.pin')
+    for (const key of 'client' in file ? OF_CLIENTS : []) {
+      if (key in file) problems.push({ key, message: 'write it in the [[client]] that it is for' })
+    }
     return problems
   }
   needs('tls.cert', 'tls.key')
@@ -469,13 +595,16 @@ function pairProblems(file: FileTable, role: Role): Problem[] {
   return problems
 }
 
+/** What one server has, where there are several. */
+const OF_CLIENTS = ['host', 'server', 'port', 'dynamic', 'local', 'remote', ...MAPPING_LISTS.node]
+
 // Relative ones are relative to the file.
 const PATHS: ReadonlySet<string> = new Set(['uuid-file', 'state', 'tls.cert', 'tls.key', 'tls.ca', 'log.file'])
 
 /** Every value that stands alone, by its dotted key. Mappings are no such values. */
 function flatten(file: FileTable): [string, unknown][] {
   return Object.entries(file).flatMap(([key, value]): [string, unknown][] => {
-    if (MAPPING_LISTS.server.some((name) => name === key)) return []
+    if (MAPPING_LISTS.server.some((name) => name === key) || key === 'client') return []
     return isTable(value) ? Object.entries(value).map(([inner, one]) => [`${key}.${inner}`, one]) : [[key, value]]
   })
 }
@@ -485,7 +614,8 @@ export function fileValues(
   file: FileTable,
   absolute: (path: string) => string,
 ): Record<string, string | string[] | boolean> {
-  const apart = ['role', '$schema']
+  // The last three hold passwords, and are kept apart.
+  const apart = ['role', '$schema', 'dynamic', 'local', 'remote']
   const values: Record<string, string | string[] | boolean> = {}
   for (const [key, value] of flatten(file)) {
     if (apart.includes(key) || /^(?:limits|buffers)\./.test(key)) continue
@@ -499,7 +629,7 @@ export function fileValues(
   return values
 }
 
-const LISTS: ReadonlySet<string> = new Set(['allow', 'trusted-proxies'])
+const LISTS: ReadonlySet<string> = new Set(['allow', 'allow-names', 'trusted-proxies'])
 
 /** What a file says that no flag does. */
 export function fileOptions(file: FileTable): FileOptions {

@@ -1,53 +1,14 @@
 import { dirname, resolve } from 'node:path'
-import type { DomainPlugin, Limits, ProxyError, ServerOptions } from '../../lib/index.ts'
-import { configError, parseConfigText, readConfigText } from './config-file.ts'
-import { type ConfigMapping, readMapping, specsOf } from './config-mapping.ts'
+import type { ProxyError } from '../../lib/index.ts'
+import { configError, isJsonText, parseConfigText, readConfigText } from './config-file.ts'
+import { type ConfigMapping, contextOf, readMapping, textsOf } from './config-mapping.ts'
 import type { FileTable, Problem, Role } from './config-schema.ts'
+import type { FlagValue, NodeConfig, ReadConfig, ServerConfig } from './config-types.ts'
 import { createDomains } from './options.ts'
 
 export type { ConfigMapping } from './config-mapping.ts'
 export type { Problem, Role } from './config-schema.ts'
-
-/** What a flag has: text, a list, or yes and no. */
-export type FlagValue = string | readonly string[] | boolean | undefined
-
-interface CommonConfig {
-  /** The file, as it was named. */
-  readonly path: string
-  /** What flags say, by their names, paths made absolute. Mappings are apart. */
-  readonly values: Readonly<Record<string, string | readonly string[] | boolean>>
-  /** Where connections come in on this side. */
-  readonly listeners: readonly ConfigMapping[]
-  readonly peerListeners: readonly ConfigMapping[]
-  /** Where each of the listeners stands in the file: `mapping[0]`. */
-  readonly listenerKeys: readonly string[]
-  /** What flags do not say. */
-  readonly options: ConfigOptions
-  /** What is not wrong, and should be known. */
-  readonly warnings: readonly string[]
-}
-
-export type ConfigOptions = Pick<
-  ServerOptions,
-  'heldBytes' | 'maxHandshakes' | 'handshakesPerAddress' | 'maxSessions'
-> & {
-  readonly limits?: Partial<Limits> | undefined
-}
-
-export interface ServerConfig extends CommonConfig {
-  readonly role: 'server'
-}
-
-export interface NodeConfig extends CommonConfig {
-  readonly role: 'node'
-}
-
-/** A file, as far as it can be made sense of: `config` is there if nothing is wrong. */
-export interface ReadConfig {
-  readonly role: Role
-  readonly problems: readonly Problem[]
-  readonly config?: ServerConfig | NodeConfig | undefined
-}
+export type { ClientEntry, FlagValue, NodeConfig, ReadConfig, ServerConfig, WspServer } from './config-types.ts'
 
 /**
  * The configuration in a TOML or JSON file, for the command that asks.
@@ -82,6 +43,10 @@ export function describe({ key, message }: Problem): string {
 export async function readConfig(path: string, role?: Role): Promise<ReadConfig> {
   const { text, exposed } = await readConfigText(path)
   const raw = await parseConfigText(text, path)
+  if (isJsonText(text, path)) {
+    const { isWspFile, readWsp } = await import('./wsp-config.ts')
+    if (isWspFile(raw)) return readWsp(raw, { text, path, exposed, wanted: role })
+  }
   // Its parts are heavy, and most starts have no file.
   const { checkFile } = await import('./config-schema.ts')
   // A server that reads thousands of mappings again has other work too: each step is a turn of its own.
@@ -106,21 +71,36 @@ interface Source {
 /** A file in which nothing is wrong, as the commands take it. */
 async function build(file: FileTable, { path, role, exposed }: Source): Promise<ServerConfig | NodeConfig> {
   const { fileMappings, fileOptions, fileValues } = await import('./config-schema.ts')
-  const domains: DomainPlugin[] = createDomains()
-  const mappings = (name: string): ConfigMapping[] => fileMappings(file, name).map((one) => readMapping(one, domains))
+  const { isTable } = await import('./config-parts.ts')
+  const mappings = (name: string): ConfigMapping[] => {
+    const context = contextOf(role, name === 'peer-listener' ? 'remote' : 'local')
+    return fileMappings(file, name, role).map((one) => readMapping(one, context))
+  }
   const lists = { listener: mappings('listener'), mapping: mappings('mapping') }
-  const values = fileValues(file, (name) => resolve(dirname(path), name))
-  const holdsSecret = values.uuid !== undefined || /@/.test(String(values.proxy ?? ''))
-  return {
-    path,
-    role,
-    values,
+  const absolute = (name: string): string => resolve(dirname(path), name)
+  const values = fileValues(file, absolute)
+  const common = {
+    ...{ path, values },
     listeners: Object.values(lists).flat(),
     peerListeners: mappings('peer-listener'),
     listenerKeys: Object.entries(lists).flatMap(([name, list]) => list.map((_, i) => `${name}[${i}]`)),
     options: fileOptions(file),
-    warnings:
-      exposed && holdsSecret ? [`${path} holds a secret, and every user of this machine can read it: chmod 600`] : [],
+  }
+  const hasSecret = values.uuid !== undefined || /@/.test(String(values.proxy ?? ''))
+  const { clientEntry, exposedWarnings, hasSecrets, topLists, withoutTwins } = await import('./config-client.ts')
+  if (role === 'server') return { ...common, role, warnings: exposedWarnings(path, exposed && hasSecret) }
+  const domains = createDomains()
+  const written = [file.client ?? []].flat().filter((client) => isTable(client))
+  const clients = withoutTwins(
+    written.map((client, i) => clientEntry(client, `client[${i}]`, absolute)),
+    domains,
+  )
+  const top = withoutTwins([{ key: '', server: undefined, ...topLists(file) }], domains)
+  const { dynamic = [], local = [], remote = [] } = top.entries[0] ?? {}
+  const holdsSecret = hasSecret || clients.entries.some(hasSecrets) || hasSecrets({ dynamic, local, remote })
+  return {
+    ...{ ...common, role, clients: clients.entries, dynamic, local, remote, wsp: false },
+    warnings: [...exposedWarnings(path, exposed && holdsSecret), ...top.warnings, ...clients.warnings],
   }
 }
 
@@ -172,10 +152,14 @@ function fromFile(
   // A place with a port of its own, or of its kind.
   if (named || (typeof place === 'string' && /:[0-9]+(?:\/|$)|^(?:wss?|unix):/i.test(place))) drop('port')
   if (isGiven(flags.port) && typeof values.host === 'string') values.host = withoutPort(values.host)
-  const specs = (mappings: readonly ConfigMapping[]): string[] =>
-    mappings.flatMap(specsOf).map((spec) => JSON.stringify(spec))
-  if (config.role === 'node') Object.assign(values, { listener: specs(config.listeners) })
-  return { ...values, peer_listener: specs(config.peerListeners) }
+  const peerListeners = config.peerListeners.flatMap(textsOf)
+  if (config.role === 'server') return { ...values, peer_listener: peerListeners }
+  return {
+    ...values,
+    listener: [...config.listeners.flatMap(textsOf), ...config.local],
+    peer_listener: [...peerListeners, ...config.remote],
+    ...(config.dynamic.length === 0 ? {} : { dynamic: config.dynamic }),
+  }
 }
 
 /** `host:port` without its port; a URL, or an IPv6 address without brackets, as it is. */

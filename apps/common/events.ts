@@ -95,6 +95,18 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
           event.healthy ? 'the target is well again' : `the target is not well: ${event.problem}`,
         )
         break
+      case 'channel-failed':
+        log.warn(
+          { channel: event.channel, [peer]: event.peer.id, code: event.reason.code },
+          `could not be joined: ${event.reason.message}`,
+        )
+        break
+      case 'channel-readable':
+        log.warn(
+          { channel: event.channel, [peer]: event.peer.id },
+          `channel ${event.channel} has no password: whoever runs the server can read it`,
+        )
+        break
       case 'refused':
         log.warn(
           {

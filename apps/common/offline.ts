@@ -19,15 +19,23 @@ export type OfflineOperations = Pick<
 
 /** @throws ProxyError PROXY_ERR_STATE if the files are damaged, or cannot be written */
 export async function openOffline(folder: StateFolder): Promise<OfflineOperations> {
-  const [{ AuditLog, subjectOf }, { Identities }, { MappingTable }, { Pool }, { Statistics }, { loadServerIdentity }] =
-    await Promise.all([
-      import('../../lib/admin/audit.ts'),
-      import('../../lib/hub/identities.ts'),
-      import('../../lib/hub/mapping-table.ts'),
-      import('../../lib/hub/pool.ts'),
-      import('../../lib/hub/statistics.ts'),
-      import('../../lib/store/secrets.ts'),
-    ])
+  const [
+    { AuditLog, subjectOf },
+    { createWeb },
+    { Identities },
+    { MappingTable },
+    { Pool },
+    { Statistics },
+    { loadServerIdentity },
+  ] = await Promise.all([
+    import('../../lib/admin/audit.ts'),
+    import('../../lib/domains/web.ts'),
+    import('../../lib/hub/identities.ts'),
+    import('../../lib/hub/mapping-table.ts'),
+    import('../../lib/hub/pool.ts'),
+    import('../../lib/hub/statistics.ts'),
+    import('../../lib/store/secrets.ts'),
+  ])
   const audit = new AuditLog(folder)
   const change = <T>(action: string, subject: string, act: () => Promise<T>): Promise<T> =>
     // A log that cannot be written is told where there is one to tell it in.
@@ -39,7 +47,7 @@ export async function openOffline(folder: StateFolder): Promise<OfflineOperation
   })
   // It is not started: nothing listens.
   const table = await MappingTable.open({
-    ...{ folder, domains: createDomains(), pool: new Pool(), signal: over.signal },
+    ...{ folder, domains: [...createDomains(), ...createWeb().domains], pool: new Pool(), signal: over.signal },
     figures: (mapping) => statistics.mapping(mapping),
   })
   return {

@@ -1,6 +1,11 @@
 import { type DomainPlugin, type Keepalive, ProxyError } from '../../lib/core/index.ts'
+import { httpProxy } from '../../lib/domains/http-proxy.ts'
+import { mixed } from '../../lib/domains/mixed.ts'
+import { parseListenerFlag, parseShort } from '../../lib/domains/short-spec.ts'
+import { socks5 } from '../../lib/domains/socks5.ts'
 import { parseSpec } from '../../lib/domains/spec.ts'
 import { tcp } from '../../lib/domains/tcp.ts'
+import { tls } from '../../lib/domains/tls.ts'
 import { udp } from '../../lib/domains/udp.ts'
 import { unix } from '../../lib/domains/unix.ts'
 import type { Pattern, Spec } from '../../lib/index.ts'
@@ -71,13 +76,33 @@ export function parseTimes(values: {
   }
 }
 
-/** Everything that can be listened on and forwarded to. A new domain is one more line. */
-export function createDomains(): DomainPlugin[] {
-  return [tcp(), udp(), unix()]
+export interface DomainSettings {
+  /** Hears what is not wrong, and should be known: whose certificate is not looked at, who else can read a password. */
+  readonly onWarning?: ((text: string) => void) | undefined
 }
 
-export function parseSpecs(texts: readonly string[], domains: readonly DomainPlugin[]): Spec[] {
-  return texts.map((text) => parseSpec(text, { domains }))
+/** What can be listened on and forwarded to at either side. A server has more of it. A new domain is one more line. */
+export function createDomains(settings: DomainSettings = {}): DomainPlugin[] {
+  return [tcp(), udp(), unix(), socks5(settings), httpProxy(settings), mixed(settings), tls(settings)]
+}
+
+/**
+ * The SPECs of `--listener` (`local`: this side listens) or `--peer_listener` (`remote`), whose other half may be of any
+ * domain there is, or one URL. Without `use`, both halves are for this side.
+ */
+export function parseSpecs(
+  texts: readonly string[],
+  domains: readonly DomainPlugin[],
+  use?: 'local' | 'remote' | undefined,
+): Spec[] {
+  return texts.map((text) =>
+    use === undefined ? parseSpec(text, { domains }) : parseListenerFlag(text, use, { domains }),
+  )
+}
+
+/** What `-D` takes: `[bind:]port`, or the URL of a proxy. */
+export function parseDynamic(texts: readonly string[], domains: readonly DomainPlugin[]): Spec[] {
+  return texts.map((text) => parseShort(text, 'dynamic', { domains }))
 }
 
 export function parsePatterns(texts: readonly string[]): Pattern[] {

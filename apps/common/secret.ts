@@ -1,6 +1,8 @@
+import { closeSync, openSync, writeSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline/promises'
 import { PassThrough } from 'node:stream'
+import { isatty, ReadStream } from 'node:tty'
 import { ProxyError, readToken } from '../../lib/core/index.ts'
 import type { StringFlag } from './flags.ts'
 
@@ -55,13 +57,50 @@ async function readSecretFile(path: string): Promise<string> {
 /** Asks on the terminal, without showing what is typed. Undefined where there is none. */
 export async function askSecret(question: string): Promise<string | undefined> {
   if (!process.stdin.isTTY || !process.stderr.isTTY) return undefined
-  const silent = new PassThrough()
-  const reader = createInterface({ input: process.stdin, output: silent, terminal: true })
-  process.stderr.write(question)
+  return await ask(question, { input: process.stdin, show: (text) => process.stderr.write(text) })
+}
+
+/**
+ * The same for a command whose standard input and output are for something else: asks on the terminal that the process
+ * belongs to, wherever its output goes.
+ */
+export async function askOnTerminal(question: string): Promise<string | undefined> {
+  const terminal = openTerminal()
+  if (terminal === undefined) return undefined
+  const input = new ReadStream(terminal)
   try {
-    return checkSecret((await reader.question('')).trim(), 'the secret')
+    return await ask(question, { input, show: (text) => writeSync(terminal, text) })
+  } finally {
+    input.destroy()
+  }
+}
+
+function openTerminal(): number | undefined {
+  try {
+    const fd = openSync('/dev/tty', 'r+')
+    if (isatty(fd)) return fd
+    closeSync(fd)
+  } catch {
+    // The process belongs to none, or the system has no such name.
+  }
+  return undefined
+}
+
+interface Terminal {
+  readonly input: NodeJS.ReadableStream
+  show(text: string): void
+}
+
+/** Undefined if the answer is Ctrl-C or Ctrl-D. */
+async function ask(question: string, { input, show }: Terminal): Promise<string | undefined> {
+  const reader = createInterface({ input, output: new PassThrough(), terminal: true })
+  show(question)
+  try {
+    const closed = new Promise<undefined>((resolve) => reader.once('close', () => resolve(undefined)))
+    const typed = await Promise.race([reader.question('').catch(() => undefined), closed])
+    return typed === undefined ? undefined : checkSecret(typed.trim(), 'the secret')
   } finally {
     reader.close()
-    process.stderr.write('\n')
+    show('\n')
   }
 }

@@ -3,8 +3,10 @@ import type { Endpoint, Mapping } from '../core/endpoint.ts'
 import { ProxyError } from '../core/errors.ts'
 import { formatHostPort, parseHostPort } from './address.ts'
 import type { KnownDomain, ReadEndpoint, Role } from './domain.ts'
+import { readHttpForward } from './dynamic-address.ts'
 import { nearest } from './nearest.ts'
 import { shown } from './text.ts'
+import { readHttps } from './tls-address.ts'
 
 export type { KnownDomain, Role } from './domain.ts'
 
@@ -13,11 +15,20 @@ export interface EndpointContext {
   readonly role: Role
 }
 
+/** What is written as another domain where it is forwarded to. */
+const WRITTEN_AS: ReadonlyMap<string, { readonly name: string; readonly read: ReadEndpoint }> = new Map([
+  ['http', { name: 'tcp', read: readHttpForward }],
+  ['https', { name: 'tls', read: readHttps }],
+])
+
+/** Domains whose endpoints have passwords. */
+const WITH_PASSWORD = ['channel', 'tunnel']
+
 // sun_path is 108 bytes on Linux, the last one a zero (unix(7)).
 const UNIX_PATH_BYTES = 107
 
 /**
- * `tcp://host:port`, `udp://host:port` (or `tcp://host:port/udp`) or `unix:///path`. The result is normalised: an empty host to forward to is
+ * `tcp://host:port`, `udp://host:port` (or `tcp://host:port/udp`), `unix:///path`, or what else is known. The result is normalised: an empty host to forward to is
  * 127.0.0.1, an empty one to listen on stays (`:80`, all interfaces).
  *
  * @throws ProxyError PROXY_ERR_SPEC
@@ -26,29 +37,39 @@ export function parseEndpointUrl(text: string, context: EndpointContext): Endpoi
   try {
     return endpointFromUrl(text.trim(), context)
   } catch (error) {
-    throw specError(`bad endpoint ${shown(text)}`, error)
+    throw textError('bad endpoint', text, error)
   }
 }
 
 /** As parseEndpointUrl; the error says only what is wrong, not with which text. */
 export function endpointFromUrl(text: string, context: EndpointContext): Endpoint {
+  return checkDomainEndpoint(splitUrl(text), context)
+}
+
+/** Scheme and rest, unchecked. The error says only what is wrong. */
+export function splitUrl(text: string): Endpoint {
   const match = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/is.exec(text)
   const [, scheme, rest] = match ?? []
   if (scheme === undefined || rest === undefined) {
-    const path = /^(?:unix:)?(\/\P{C}{1,120})$/iu.exec(text)?.[1]
+    const path = /^(?:unix:)?(\/[^\p{C}@]{1,120})$/iu.exec(text)?.[1]
     throw bad(`${shown(text)} is not an endpoint: write ${path === undefined ? 'tcp://host:port' : `unix://${path}`}`)
   }
-  return checkDomainEndpoint({ Domain: scheme, Addr: rest }, context)
+  return { Domain: scheme, Addr: rest }
 }
 
 /** Checks an endpoint, however it was written, and normalises it. The error says only what is wrong. */
 export function checkDomainEndpoint(at: Endpoint, context: EndpointContext): Endpoint {
   const { Domain, Addr } = withSuffix({ Domain: at.Domain.toLowerCase(), Addr: at.Addr })
-  return checkDomain(Domain, context)({ ...at, Domain, Addr }, context.role)
+  const read = checkDomain(Domain, context)
+  if ('Password' in at && !WITH_PASSWORD.includes(Domain)) {
+    throw bad(`${shown(Domain)} takes no password: ${WITH_PASSWORD.join(' and ')} do`)
+  }
+  return read({ ...at, Domain, Addr }, context.role)
 }
 
 /**
- * Whether two endpoints can be the halves of one mapping: both carry bytes, or both datagrams.
+ * Whether two endpoints can be the halves of one mapping: both carry bytes, or both datagrams, or what comes in names its
+ * own targets and the other half is a way out for these.
  *
  * @throws ProxyError PROXY_ERR_SPEC
  */
@@ -56,11 +77,20 @@ export function checkPair(mapping: Mapping, domains: readonly KnownDomain[]): vo
   const { Listen, Forward } = mapping
   const listen = carriedBy(Listen.Domain, domains)
   const forward = carriedBy(Forward.Domain, domains)
-  if (listen === 'any' || forward === 'any' || listen === forward) return
+  // What is not known can be anything.
+  if (listen === undefined || forward === undefined || listen === 'any' || listen === forward) return
+  if (forward === 'any' && listen !== 'requests') return
+  if (listen === 'requests') {
+    throw bad(
+      `${Listen.Domain} cannot be forwarded to ${Forward.Domain}: those who connect name their own targets; ` +
+        'write tunnel:// for the other side, or tunnel://CHANNEL:PASSWORD@ for a node that offers one',
+    )
+  }
   const words = {
     stream: 'a stream of bytes',
     datagrams: 'datagrams',
     requests: 'connections with targets of their own',
+    any: 'either',
   }
   throw bad(
     `${Listen.Domain} cannot be forwarded to ${Forward.Domain}: ` +
@@ -68,10 +98,55 @@ export function checkPair(mapping: Mapping, domains: readonly KnownDomain[]): vo
   )
 }
 
-/** What is not known can be anything. */
-function carriedBy(name: string, domains: readonly KnownDomain[]): Carries {
+function carriedBy(name: string, domains: readonly KnownDomain[]): Carries | undefined {
   const domain = domains.find((known) => typeof known !== 'string' && known.name === name)
-  return typeof domain === 'object' ? (domain.carries ?? 'stream') : 'any'
+  return typeof domain === 'object' ? (domain.carries ?? 'stream') : undefined
+}
+
+/** An error about a text, with the reason that `cause` gives; neither shows what may be a password. */
+export function textError(what: string, text: string, cause: unknown): ProxyError {
+  const { message } = specError('', cause)
+  const words = text.split(SEPARATOR).flatMap((part) => (secretOf(part) ?? '').split(/[^\p{L}\p{N}]+/u))
+  // A shorter one is found in any sentence.
+  const secrets = words.filter((word) => word.length > 3)
+  const reason = secrets.reduce((said, secret) => said.replaceAll(secret, '…'), message)
+  return new ProxyError('PROXY_ERR_SPEC', `${what} ${shown(withoutSecrets(text))}${reason}`, { cause })
+}
+
+/** Between two URLs: elsewhere a comma is part of a path. */
+export const SEPARATOR: RegExp = /,\s*(?=[a-z][a-z0-9+.-]*:\/\/)/i
+
+/** What stands before an @, or behind a word like "Password", is not to be shown. */
+export function withoutSecrets(text: string): string {
+  const word = text.includes('{') ? text.search(/pass/i) : -1
+  const open = word < 0 ? text : `${text.slice(0, word)}…`
+  const parts = open.split(SEPARATOR).map((part) => {
+    if (secretOf(part) === undefined && !part.includes('@')) return part
+    const [start, at] = userIn(part)
+    return `${part.slice(0, start)}…${at > start ? part.slice(at) : ''}`
+  })
+  return parts.join(',')
+}
+
+/** What may be a password: behind the first colon, before an @, or before where one seems to be missing. */
+function secretOf(part: string): string | undefined {
+  const [start, at] = userIn(part)
+  const rest = part.slice(start, at > start ? at : undefined)
+  if (start === 0 || (at <= start && isPlain(part, rest))) return undefined
+  const colon = rest.search(/[:：]/)
+  return colon < 0 ? undefined : rest.slice(colon + 1)
+}
+
+/** From where to where user information is, in a URL or without one. */
+function userIn(part: string): [start: number, at: number] {
+  const scheme = part.indexOf('://')
+  return [scheme < 0 ? 0 : scheme + 3, Math.max(part.lastIndexOf('@'), part.lastIndexOf('＠'))]
+}
+
+/** Whether it is a host and perhaps a port, and perhaps a path and so on. */
+function isPlain(part: string, rest: string): boolean {
+  if (/^(?:channel|tunnel):/i.test(part)) return !rest.includes(':')
+  return /^(?:[^:：]*|\[[^\]]*\]|[0-9a-f:]*)(?::[0-9]*)?(?:[/?#].*)?$/is.test(rest)
 }
 
 /** An error about `what`, with the reason that `cause` gives. */
@@ -88,19 +163,32 @@ function withSuffix(at: Endpoint): Endpoint {
 }
 
 /** Answers how its addresses are read. */
-function checkDomain(name: string, { domains, role }: EndpointContext): ReadEndpoint {
-  const names = domains.map((domain) => (typeof domain === 'string' ? domain : domain.name))
-  const known = domains[names.indexOf(name)]
+function checkDomain(name: string, context: EndpointContext): ReadEndpoint {
+  const { domains, role } = context
+  const known = domains.find((domain) => nameOf(domain) === name)
+  const other = role === 'forward' ? WRITTEN_AS.get(name) : undefined
+  if (other !== undefined && (typeof known !== 'object' || known.dial === undefined)) {
+    if (domains.some((domain) => nameOf(domain) === other.name && can(domain, role))) return other.read
+  }
+  const able = domains.filter((domain) => can(domain, role)).map(nameOf)
   if (known === undefined) {
-    const near = nearest(name, names)
+    const near = nearest(name, domains.map(nameOf))
     const meant = near === undefined ? '' : `: did you mean ${near}?`
-    throw bad(`unknown domain ${shown(name)}${meant} (known: ${names.join(', ')})`)
+    throw bad(`unknown domain ${shown(name)}${meant} (known: ${able.join(', ')})`)
+  }
+  if (!can(known, role)) {
+    throw bad(`domain ${name} cannot be ${role === 'listen' ? 'listened on' : 'forwarded to'}: ${able.join(', ')} can`)
   }
   const byName = name === 'unix' ? readUnix : readHostPort
-  if (typeof known === 'string') return byName
-  if (role === 'listen' && known.listen === undefined) throw bad(`domain ${name} cannot be listened on`)
-  if (role === 'forward' && known.dial === undefined) throw bad(`domain ${name} cannot be forwarded to`)
-  return known.read ?? byName
+  return typeof known === 'string' ? byName : (known.read ?? byName)
+}
+
+function nameOf(domain: KnownDomain): string {
+  return typeof domain === 'string' ? domain : domain.name
+}
+
+function can(domain: KnownDomain, role: Role): boolean {
+  return typeof domain === 'string' || (role === 'listen' ? domain.listen : domain.dial) !== undefined
 }
 
 function readHostPort({ Domain, Addr }: Endpoint, role: Role): Endpoint {

@@ -1,18 +1,34 @@
 import * as v from 'valibot'
 import type { Mapping } from '../core/endpoint.ts'
 import { ProxyError } from '../core/errors.ts'
+import type { ChannelEndpoint } from './channel-address.ts'
+import { Hidden } from './hidden.ts'
 import { nearest } from './nearest.ts'
 import { shown } from './text.ts'
 
 const text = (name: string): v.StringSchema<string> => v.string(`${name} is not a string in quotes`)
 const endpoint = (half: string) =>
-  v.strictObject({ Domain: text(`${half}.Domain`), Addr: text(`${half}.Addr`) }, `${half} is not an object`)
+  v.strictObject(
+    {
+      Domain: text(`${half}.Domain`),
+      Addr: text(`${half}.Addr`),
+      Password: v.optional(v.pipe(text(`${half}.Password`), v.maxLength(256, `${half}.Password is too long`))),
+    },
+    `${half} is not an object`,
+  )
 
 const schema = v.strictObject({
   Listen: endpoint('Listen'),
   Forward: endpoint('Forward'),
   Node: v.optional(v.pipe(text('Node'), v.minLength(1, 'Node is empty'))),
 })
+
+/** An endpoint as a person writes it. */
+export interface WrittenEndpoint {
+  readonly Domain: string
+  readonly Addr: string
+  readonly Password?: string | undefined
+}
 
 /** What the JSON form says, its shape checked and nothing else. */
 export interface JsonSpec extends Mapping {
@@ -26,7 +42,10 @@ export interface JsonSpec extends Mapping {
  */
 export function readJsonSpec(json: string): JsonSpec {
   const result = v.safeParse(schema, parse(json))
-  if (result.success) return result.output
+  if (result.success) {
+    const { Listen, Forward, ...rest } = result.output
+    return { ...rest, Listen: hidden(Listen), Forward: hidden(Forward) }
+  }
   const [issue] = result.issues
   const path = v.getDotPath(issue)
   if (issue.type !== 'strict_object' || path === null) throw bad(issue.message)
@@ -34,8 +53,13 @@ export function readJsonSpec(json: string): JsonSpec {
   if (issue.expected !== 'never') {
     throw bad(issue.received === 'undefined' ? `the key ${shown(path)} is missing` : issue.message)
   }
-  const meant = nearest(key, path.includes('.') ? ['Domain', 'Addr'] : ['Listen', 'Forward', 'Node'])
+  const meant = nearest(key, path.includes('.') ? ['Domain', 'Addr', 'Password'] : ['Listen', 'Forward', 'Node'])
   throw bad(`unknown key ${shown(path)}${meant === undefined ? '' : `: did you mean ${shown(meant)}?`}`)
+}
+
+/** The same endpoint, with a password that nobody sees. */
+export function hidden({ Password, ...at }: WrittenEndpoint): ChannelEndpoint {
+  return Password === undefined ? at : { ...at, Password: new Hidden(Password) }
 }
 
 function parse(json: string): unknown {
@@ -56,8 +80,11 @@ function place(json: string, offset: number): string {
   return json.includes('\n') ? `line ${lines.length}, column ${column}` : `character ${column}`
 }
 
+/** Without what stands there, where that may be a password. */
 function found(json: string, offset: number): string {
-  return offset < json.length ? `before ${shown(json.slice(offset, offset + 12))}` : 'at the end'
+  if (offset >= json.length) return 'at the end'
+  if (/pass|@/i.test(json)) return 'there'
+  return `before ${shown(json.slice(offset, offset + 12))}`
 }
 
 /** Where a text stops being JSON (RFC 8259), as an offset in characters, and what is missing there. */
@@ -136,7 +163,8 @@ function unquotedHalf(spec: string, name: string): { domain: string; addr: strin
   const half = new RegExp(`\\b${name}\\b[^{]*\\{([^}]*)`).exec(spec)?.[1] ?? ''
   const domain = /\bDomain['"\\\s]*:['"\\\s]*([\w+.-]{1,32})/.exec(half)?.[1]?.toLowerCase() ?? 'tcp'
   const addr = /\bAddr['"\\\s]*:['"\\\s]*([^,'"\\\s\p{C}]{1,200})/u.exec(half)?.[1]
-  return { domain, addr }
+  // What stands before an @ may be a password.
+  return { domain, addr: addr?.includes('@') ? undefined : addr }
 }
 
 function bad(message: string, cause?: unknown): ProxyError {

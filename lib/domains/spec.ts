@@ -1,15 +1,18 @@
 import type { Endpoint, Mapping } from '../core/endpoint.ts'
 import { ProxyError } from '../core/errors.ts'
+import { passwordOf } from './channel-address.ts'
 import {
   checkDomainEndpoint,
   checkPair,
-  endpointFromUrl,
   type KnownDomain,
   type Role,
+  SEPARATOR,
   specError,
+  splitUrl,
+  textError,
 } from './endpoint-url.ts'
 import { isUnquotedJson, readJsonSpec, unquotedJsonAdvice } from './spec-json.ts'
-import { shown } from './text.ts'
+import { ownDomains, peerDomains } from './table.ts'
 
 export { checkPair, type EndpointContext, type KnownDomain, parseEndpointUrl, type Role } from './endpoint-url.ts'
 
@@ -19,10 +22,16 @@ export interface Spec extends Mapping {
 }
 
 export interface SpecContext {
+  /** What this side can do. */
   readonly domains: readonly KnownDomain[]
+  /**
+   * Which half is for this side: `local`, it listens and the other one forwards; `remote`, the other way round. The other
+   * half may be of any domain there is. Without it, both halves are for these domains.
+   */
+  readonly use?: 'local' | 'remote' | undefined
 }
 
-const SPEC_LENGTH = 4096
+export const SPEC_LENGTH = 4096
 const FORMS = 'write [bind:]port:host:hostport, or tcp://host:port,tcp://host:port, or JSON'
 
 /**
@@ -35,11 +44,26 @@ const FORMS = 'write [bind:]port:host:hostport, or tcp://host:port,tcp://host:po
 export function parseSpec(text: string, context: SpecContext): Spec {
   try {
     const spec = readSpec(text.trim(), context)
-    checkPair(spec, context.domains)
+    checkPair(spec, context.use === undefined ? context.domains : peerDomains(context.domains))
     return spec
   } catch (error) {
-    throw specError(`bad SPEC ${shown(text)}`, error)
+    throw textError('bad SPEC', text, error)
   }
+}
+
+/** A SPEC as text that parseSpec takes. Passwords stand in it. */
+export function formatSpec({ Listen, Forward, Node }: Spec): string {
+  return JSON.stringify({
+    Listen: revealed(Listen),
+    Forward: revealed(Forward),
+    ...(Node === undefined ? {} : { Node }),
+  })
+}
+
+function revealed(at: Endpoint): object {
+  const { Domain, Addr } = at
+  const password = passwordOf(at)
+  return password === undefined ? { Domain, Addr } : { Domain, Addr, Password: password.reveal() }
 }
 
 function readSpec(text: string, context: SpecContext): Spec {
@@ -58,16 +82,16 @@ function fromJson(text: string, context: SpecContext): Spec {
 }
 
 function fromUrls(text: string, context: SpecContext): Spec {
-  // Elsewhere a comma is part of a path.
-  const [listen, forward, more] = text.split(/,\s*(?=[a-z][a-z0-9+.-]*:\/\/)/i)
+  const [listen, forward, more] = text.split(SEPARATOR)
   if (listen === undefined || forward === undefined || more !== undefined) {
     const count = more === undefined ? 'one endpoint' : 'more than two endpoints'
     throw bad(`it has ${count}: write where to listen, a comma, and where to forward (tcp://host:port,tcp://host:port)`)
   }
-  return {
-    Listen: half('listen', () => endpointFromUrl(listen, { ...context, role: 'listen' })),
-    Forward: half('forward', () => endpointFromUrl(forward, { ...context, role: 'forward' })),
-  }
+  return mapping(
+    half('listen', () => splitUrl(listen)),
+    half('forward', () => splitUrl(forward)),
+    context,
+  )
 }
 
 function fromSsh(text: string, context: SpecContext): Spec {
@@ -106,10 +130,31 @@ function splitFields(text: string): string[] {
 }
 
 function mapping(listen: Endpoint, forward: Endpoint, context: SpecContext): Mapping {
+  const [at, to] = withBase(listen, forward)
   return {
-    Listen: half('listen', () => checkDomainEndpoint(listen, { ...context, role: 'listen' })),
-    Forward: half('forward', () => checkDomainEndpoint(forward, { ...context, role: 'forward' })),
+    Listen: half('listen', () => checkDomainEndpoint(at, { domains: domainsFor('listen', context), role: 'listen' })),
+    Forward: half('forward', () =>
+      checkDomainEndpoint(to, { domains: domainsFor('forward', context), role: 'forward' }),
+    ),
   }
+}
+
+/** What can be in this half, here or at the other side. */
+function domainsFor(role: Role, { domains, use }: SpecContext): readonly KnownDomain[] {
+  if (use === undefined) return domains
+  return (use === 'local') === (role === 'listen') ? ownDomains(domains) : peerDomains(domains)
+}
+
+/** Of `web://x.com,http://host:port/base/`, the path of the target belongs to what asks over HTTP. */
+function withBase(listen: Endpoint, forward: Endpoint): [listen: Endpoint, forward: Endpoint] {
+  if (!/^web$/i.test(listen.Domain) || !/^https?$/i.test(forward.Domain)) return [listen, forward]
+  const [, place = '', path = '', query = ''] = /^([^/?#]*)([^?]*)(.*)$/s.exec(forward.Addr) ?? []
+  if (path === '' || path === '/') return [listen, forward]
+  if (listen.Addr.includes('?')) throw bad('the base and the path of the target are both given: keep one')
+  return [
+    { ...listen, Addr: `${listen.Addr}?base=${path.replaceAll('&', '%26')}` },
+    { ...forward, Addr: `${place}${query}` },
+  ]
 }
 
 function half(role: Role, read: () => Endpoint): Endpoint {

@@ -45,7 +45,23 @@ test('a domain that cannot do what is asked says so', () => {
   assert.throws(() => parseEndpointUrl('out://:1', { domains, role: 'listen' }), /out cannot be listened on/)
 })
 
+test('http and https are written for tcp and tls, where these can be forwarded to', () => {
+  const domains = [
+    { name: 'tcp', dial: () => undefined },
+    { name: 'http', listen: () => undefined },
+  ]
+  const take = (text: string, role: Role = 'forward') => parseEndpointUrl(text, { domains, role })
+  assert.deepEqual(take('http://a'), { Domain: 'tcp', Addr: 'a:80' })
+  assert.deepEqual(take('http://:8080/'), { Domain: 'tcp', Addr: '127.0.0.1:8080' })
+  assert.deepEqual(take('http://:8080', 'listen'), { Domain: 'http', Addr: ':8080' })
+  assert.throws(() => take('http://a/b'), /there is no path here/)
+  assert.throws(() => take('https://a'), /unknown domain "https": did you mean http\?/)
+  const tls = [{ name: 'tls', dial: () => undefined }]
+  assert.equal(parseEndpointUrl('https://a?verify=off', { domains: tls, role: 'forward' }).Addr, 'a:443?verify=off')
+})
+
 test('user information is an error that does not show it', () => {
+  rejects('tcp://name:hunter2 hunter2@host:80', /^bad endpoint "…@host:80": /)
   rejects('tcp://name:hunter2@host:80', /^bad endpoint "…@host:80": user information .* not known here/)
 })
 

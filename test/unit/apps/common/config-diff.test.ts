@@ -80,3 +80,36 @@ test('what the command line says does not change with the file', async () => {
   assert.deepEqual(diffConfig(before, after, none), diffConfig(before, after))
   assert.equal(diffConfig(before, after).restart.length, 1)
 })
+
+test('a password that changes is noticed, and not shown', async () => {
+  const node = async (password: string) => {
+    const path = join(folder, `${++files}.toml`)
+    const text = `dynamic = "socks5://a:${password}@:1"
+      remote = ["tunnel://work:${password}@"]
+      local = "tcp://a:${password}@:2"
+      peer-listener = "channel://b:${password}@,tcp://:22"`
+    writeFileSync(path, text, { mode: 0o600 })
+    return await loadConfig(path, 'node')
+  }
+  const [before, after] = [await node('hunter2'), await node('hunter3')]
+  assert.deepEqual(diffConfig(before, await node('hunter2')), NOTHING)
+  assert.deepEqual(diffConfig(before, after).restart, [
+    'peer_listener changed',
+    'dynamic changed',
+    'local changed',
+    'remote changed',
+  ])
+})
+
+test("what a file of wsp lets nodes reach, and the server's own name", async () => {
+  const wsp = async (text: string) => {
+    const path = join(folder, `${++files}.json`)
+    writeFileSync(path, text, { mode: 0o600 })
+    return await loadConfig(path, 'server')
+  }
+  const [before, after] = [await wsp('{"port": 1}'), await wsp('{"port": 1, "host": "x.com", "allow": ["a:1"]}')]
+  const { live, changes, restart } = diffConfig(before, after)
+  assert.deepEqual(live, ['allow'])
+  assert.deepEqual(changes, ['allow: not set -> ["a:1"]'])
+  assert.deepEqual(restart, ['host: not set -> x.com'])
+})

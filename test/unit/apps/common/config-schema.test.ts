@@ -42,6 +42,25 @@ const GOOD: readonly [Role, object][] = [
     'node',
     { listener: [{ listen: ':1', forward: ':2', note: 'x', enabled: false }], tls: { ca: 'x' }, keepalive: '1.5s' },
   ],
+  ['node', { client: { server: 'a:1', auth: 'x', local: 'tcp://ssh:x@:1', remote: ['tunnel://a:b@'], dynamic: '1' } }],
+  [
+    'node',
+    {
+      client: [
+        { server: 'a:1', 'uuid-file': 'x', listener: '1:a:2', 'peer-listener': [{ listen: ':1', forward: ':2' }] },
+        { server: 'a:1', allow: 'a:1', proxy: 'none', pin: `sha256:${'0'.repeat(64)}`, id: 'x' },
+      ],
+    },
+  ],
+  [
+    'node',
+    {
+      dynamic: ['1080'],
+      listener: [{ listen: ':1', forward: { Domain: 'channel', Addr: 'ssh', Password: 'x' } }],
+      'peer-listener': [{ listen: 'channel://x:y@', forward: { Domain: 'tunnel', Addr: '' } }],
+    },
+  ],
+  ['server', { 'allow-names': ['*.example.com', '/x'], listener: 'web://x.com,tcp://:80' }],
 ]
 const BAD: readonly [Role, object][] = [
   ['server', { hots: 'x' }],
@@ -62,6 +81,11 @@ const BAD: readonly [Role, object][] = [
   ['server', { mapping: [{ listen: ':1', forward: ':2', balance: 'x' }] }],
   ['server', { 'peer-listener': [{ listen: ':1', forward: ':2', balance: 'first' }] }],
   ['node', { listener: [{ listen: ':1', forward: ':2', node: 'a' }], id: 'x' }],
+  ['node', { client: [{ server: 'a', uuid: 5 }] }],
+  ['node', { client: [{ uuid: 'a' }] }],
+  ['node', { client: [{ server: 'a', host: 'b' }] }],
+  ['node', { id: 'x', dynamic: [1080] }],
+  ['node', { id: 'x', local: '' }],
   ['node', { id: 'x', mapping: [] }],
 ]
 
@@ -92,7 +116,7 @@ describe('doc/config.md', () => {
 
   test('has files that are good', async () => {
     const blocks = [...page.matchAll(/```(toml|json)\n(.*?)```/gs)]
-    assert.equal(blocks.length, 3)
+    assert.equal(blocks.length, 4)
     for (const [, kind, text = ''] of blocks) {
       const raw = await parseConfigText(text, `x.${kind}`)
       assert.deepEqual(checkFile(raw).problems, [])

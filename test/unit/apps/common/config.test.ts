@@ -180,6 +180,82 @@ describe('a file', () => {
     )
   })
 
+  test('of a node may have several servers, and short forms of wsp', async () => {
+    const path = file(`id = "home"
+      allow = "10.0.0.0/8:*"
+      [[client]]
+      server = "wss://one.example.com/symport"
+      uuid-file = "one.txt"
+      dynamic = "1080"
+      local = ["tcp://ssh:pass@127.0.0.1:2200", "8080:db:1"]
+      [[client]]
+      server = "two.example.com"
+      auth = "a secret"
+      id = "away"
+      ca = "ca.pem"
+      proxy = "none"
+      allow = ["127.0.0.1:22"]
+      remote = ["tunnel://work:pass@", "tcp://work:pass@h:1"]
+      [[client.listener]]
+      listen = ":9"
+      forward = "channel://ssh:pass@"
+      [client.peer-listener]
+      listen = { Domain = "channel", Addr = "q", Password = "pass" }
+      forward = ":22"`)
+    const { clients, values, warnings } = await loadConfig(path, 'node')
+    assert.deepEqual(values, { id: 'home', allow: ['10.0.0.0/8:*'] })
+    const [one, two, ...more] = clients
+    assert.deepEqual(more, [])
+    assert.deepEqual(
+      [one?.key, one?.server, one?.secret, one?.uuidFile, one?.id],
+      ['client[0]', 'wss://one.example.com/symport', undefined, join(folder, 'one.txt'), undefined],
+    )
+    assert.deepEqual([one?.dynamic, one?.local], [['1080'], ['tcp://ssh:pass@127.0.0.1:2200', '8080:db:1']])
+    assert.match(one?.secretAdvice ?? '', /client\[0\]/)
+    assert.deepEqual(
+      [two?.key, two?.secret, two?.id, two?.ca, two?.proxy, two?.allow],
+      ['client[1]', 'a secret', 'away', join(folder, 'ca.pem'), 'none', ['127.0.0.1:22']],
+    )
+    const ssh = '{"Listen":{"Domain":"tcp","Addr":":9"},"Forward":{"Domain":"channel","Addr":"ssh","Password":"pass"}}'
+    const q =
+      '{"Listen":{"Domain":"channel","Addr":"q","Password":"pass"},"Forward":{"Domain":"tcp","Addr":"127.0.0.1:22"}}'
+    assert.deepEqual([two?.local, two?.remote], [[ssh], ['tunnel://work:pass@', q]])
+    assert.deepEqual(warnings, [
+      'client[1].remote[1]: channel work is registered by client[1].remote[0] already: left out',
+    ])
+  })
+
+  test('with several servers has none above all tables', async () => {
+    const text = `server = "x"\nport = 1\nlocal = "8080:a:1"\nlistener = "8081:a:1"
+      [[client]]
+      auth = "a"
+      uuid = "b"
+      remot = []`
+    assert.deepEqual(await problemsOf(text, 'node'), [
+      'client[0].server: it is missing',
+      'client[0].remot: unknown key: did you mean remote?',
+      'client[0]: uuid and auth are both there: keep one',
+      'server: write it in the [[client]] that it is for',
+      'port: write it in the [[client]] that it is for',
+      'local: write it in the [[client]] that it is for',
+      'listener: write it in the [[client]] that it is for',
+    ])
+    assert.deepEqual(await problemsOf('client = { server = "a" }\nport = 1', 'server'), [
+      'client: unknown key: it is for a node',
+    ])
+  })
+
+  test('of a server may listen at the web port, and one of a node not', async () => {
+    const text = 'listener = ["web://x.com,http://127.0.0.1:80/base/", "tcp://:1,tls://a:443"]'
+    const { listeners } = await loadConfig(file(`balance = true\n${text}`), 'server')
+    assert.deepEqual(
+      listeners.map(({ listen, forward }) => `${listen.Domain} ${listen.Addr} ${forward.Domain}`),
+      ['web x.com?base=/base/ tcp', 'tcp :1 tls'],
+    )
+    assert.match((await problemsOf(text, 'node')).join(), /Listen: domain web cannot be listened on/)
+    assert.deepEqual(await problemsOf('peer-listener = { listen = "web://x.com", forward = ":1" }', 'node'), [])
+  })
+
   test('is TOML or JSON by its name, otherwise by how it begins', async () => {
     const json =
       '\ufeff{"port": 8925, "$schema": "x", "listener": {"Listen": {"Domain": "tcp", "Addr": ":1"}, "Forward": {"Domain": "tcp", "Addr": ":2"}}}'
@@ -527,6 +603,31 @@ describe('a command line and a file', () => {
       mergeConfig(flags, peer, { env }).peer_listener.map((text) => JSON.parse(text).Node),
       ['a', 'b'],
     )
+  })
+
+  test('passwords of channels come through as they are', async () => {
+    const path = file(`dynamic = ["1080", "socks5://work:pass@:1081"]
+      local = "tcp://ssh:p%40ss@127.0.0.1:2200"
+      remote = ["tunnel://work:pass@"]
+      listener = ["tcp://:1,channel://a:pass@"]
+      [[peer-listener]]
+      listen = "channel://b:pass@"
+      forward = ":22"`)
+    const config = await loadConfig(path, 'node')
+    const flags = { dynamic: [], listener: [], peer_listener: [] }
+    const merged = mergeConfig(flags, config)
+    const a = '{"Listen":{"Domain":"tcp","Addr":":1"},"Forward":{"Domain":"channel","Addr":"a","Password":"pass"}}'
+    const b =
+      '{"Listen":{"Domain":"channel","Addr":"b","Password":"pass"},"Forward":{"Domain":"tcp","Addr":"127.0.0.1:22"}}'
+    assert.deepEqual(merged, {
+      dynamic: ['1080', 'socks5://work:pass@:1081'],
+      listener: [a, 'tcp://ssh:p%40ss@127.0.0.1:2200'],
+      peer_listener: [b, 'tunnel://work:pass@'],
+    })
+    const given = { dynamic: ['1'], listener: ['2:a:2'], peer_listener: ['3:a:3'] }
+    assert.deepEqual(mergeConfig(given, config), given)
+    assert.deepEqual(mergeConfig(flags, await loadConfig(file('role = "node"'), 'node')), flags)
+    assert.doesNotMatch(JSON.stringify([config.listeners, config.peerListeners]), /pass/)
   })
 
   test('what the command has no flag for is an error, and not left out', async () => {
