@@ -1,50 +1,103 @@
 import { ProxyError } from './core/index.ts'
-import type { SymportNode } from './create-node.ts'
-import type { HubEvent } from './hub/events.ts'
-import type { Feed } from './hub/feed.ts'
+import type { NodeOptions, SymportNode } from './create-node.ts'
+import type { HubEvent, OnEvent } from './hub/events.ts'
+import { Feed } from './hub/feed.ts'
 import type { ConnectionStatus, MappingStatus, NodeStatus, Operations, ServerStatus } from './hub/operations.ts'
 import type { Statistics } from './hub/statistics.ts'
 
 export interface NodeOperatorOptions {
-  readonly node: SymportNode
-  /** What the server is called here. */
-  readonly server: string
+  /** What the servers are called here, one for each main connection. */
+  readonly servers: readonly string[]
   readonly statistics: Statistics
-  /** What the node tells. */
-  readonly feed: Feed
   readonly version: string
 }
 
-/** What the operator of a running node can see: its server stands where a server has its nodes. Nothing is changed here. */
+/** The node of one main connection, as an operator looks at it. */
+export interface ObservedNode {
+  readonly server: string
+  /** For `createNode`. */
+  readonly hooks: Pick<NodeOptions, 'onOpened' | 'figures'> & { readonly onEvent: OnEvent }
+  /** The node that got the hooks. */
+  started(node: SymportNode): void
+}
+
+/**
+ * What the operator of a running node can see: its servers stand where a server has its nodes. Nothing is changed here.
+ * With several servers the ids of mappings say whose they are: `2.1` is the first one of the second.
+ */
 export class NodeOperator implements Operations {
+  /** In the order of the servers. */
+  readonly observed: readonly ObservedNode[]
   readonly #options: NodeOperatorOptions
+  readonly #feed = new Feed()
+  readonly #nodes = new Map<number, SymportNode>()
   readonly #started = new Date()
 
   constructor(options: NodeOperatorOptions) {
     this.#options = options
+    this.observed = options.servers.map((server, number) => this.#observe(server, number))
+  }
+
+  #observe(server: string, number: number): ObservedNode {
+    const { statistics } = this.#options
+    const onEvent = (event: HubEvent): void => {
+      if (event.type === 'connected') statistics.connected(event.peer)
+      if (event.type === 'disconnected') statistics.disconnected(event.peer)
+      const isMappings = 'mapping' in event && event.mapping !== undefined
+      this.#feed.tell(isMappings ? { ...event, mapping: this.#idOf(number, event.mapping) } : event)
+    }
+    return {
+      server,
+      hooks: {
+        onEvent,
+        onOpened: (sub, opened) => statistics.opened(sub, { ...opened, mapping: this.#idOf(number, opened.mapping) }),
+        figures: (mapping) => statistics.mapping(this.#idOf(number, mapping)),
+      },
+      started: (node) => this.#nodes.set(number, node),
+    }
+  }
+
+  #idOf(number: number, mapping: string): string {
+    return this.#several ? `${number + 1}.${mapping}` : mapping
+  }
+
+  get #several(): boolean {
+    return this.#options.servers.length > 1
+  }
+
+  /** Each once: several main connections may lead to one of them. */
+  get #servers(): ReadonlySet<string> {
+    return new Set(this.#options.servers)
   }
 
   status(): ServerStatus {
-    const { node, server, statistics, version } = this.#options
+    const { statistics, version } = this.#options
+    const nodes = [...this.#nodes.values()]
+    const sum = (figure: (node: SymportNode) => number): number => nodes.reduce((all, node) => all + figure(node), 0)
     return {
       version,
       role: 'node',
-      address: server,
+      address: [...this.#servers].join(', '),
       started: this.#started.toISOString(),
-      nodes: { enrolled: 0, connected: node.server ? 1 : 0 },
-      mappings: { count: node.mappings.size, ready: node.mappings.ready },
+      nodes: { enrolled: 0, connected: sum((node) => (node.server ? 1 : 0)) },
+      mappings: { count: sum((node) => node.mappings.size), ready: sum((node) => node.mappings.ready) },
       totals: statistics.totals(),
-      memory: { held: node.heldBytes, rss: process.memoryUsage.rss() },
+      memory: { held: sum((node) => node.heldBytes), rss: process.memoryUsage.rss() },
     }
   }
 
   nodes(): NodeStatus[] {
-    const { server, statistics } = this.#options
-    return [{ id: server, enrolled: false, enabled: true, ...statistics.node(server) }]
+    const { statistics } = this.#options
+    return [...this.#servers].map((id) => ({ id, enrolled: false, enabled: true, ...statistics.node(id) }))
   }
 
   mappings(): MappingStatus[] {
-    return this.#options.node.mappings.status()
+    return [...this.#nodes].flatMap(([number, node]) => {
+      const mappings = node.mappings.status()
+      const server = this.#options.servers[number]
+      if (!this.#several || server === undefined) return mappings
+      return mappings.map((one) => ({ ...one, id: this.#idOf(number, one.id), nodes: [server] }))
+    })
   }
 
   connections(limit?: number | undefined): ConnectionStatus[] {
@@ -52,7 +105,7 @@ export class NodeOperator implements Operations {
   }
 
   subscribe(listener: (event: HubEvent) => void): () => void {
-    return this.#options.feed.subscribe(listener)
+    return this.#feed.subscribe(listener)
   }
 
   addNode: Operations['addNode'] = refuse

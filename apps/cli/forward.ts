@@ -3,7 +3,7 @@ import { forward } from '../../lib/hub/forward.ts'
 import { command, type Runnable } from '../common/command.ts'
 import { logEvents } from '../common/events.ts'
 import { createLog, LOG_FLAGS } from '../common/log.ts'
-import { createDomains, parseSpecs } from '../common/options.ts'
+import { createDomains, parseDynamic, parseSpecs } from '../common/options.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
 
 const forwardCommand: Runnable = command({
@@ -13,13 +13,18 @@ const forwardCommand: Runnable = command({
   examples: [
     'symport forward unix:///tmp/agent.sock,tcp://agent.example.com:9299',
     'symport forward 8080:127.0.0.1:80',
+    '# a SOCKS5 and HTTP proxy, and TLS for a program that has none',
+    'symport forward mixed://127.0.0.1:1080 tcp://127.0.0.1:3000,https://example.com',
   ],
   async run(values, positionals) {
     if (positionals.length === 0) {
       throw new ProxyError('PROXY_ERR_USAGE', 'forward what? For example: symport forward 8080:127.0.0.1:80')
     }
     const domains = createDomains()
-    const specs = parseSpecs(positionals, domains)
+    // A proxy needs no other half: it dials from here.
+    const specs = positionals.flatMap((text) =>
+      (/^(?:socks5|http|mixed):[^,]*$/i.test(text) ? parseDynamic : parseSpecs)([text], domains),
+    )
     const log = await createLog(values)
     const stop = stopSignal()
     const abort = new AbortController()

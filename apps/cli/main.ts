@@ -11,6 +11,10 @@ const COMMANDS: Record<string, Entry> = {
   demo: { summary: 'a server, a node and a small web page on loopback', load: () => import('./demo.ts') },
   server: { summary: 'accept nodes', load: () => import('../server/command.ts') },
   node: { summary: 'connect to a server', load: () => import('../node/command.ts') },
+  connect: {
+    summary: 'a channel or target on standard input and output',
+    load: () => import('./connect.ts'),
+  },
   forward: { summary: 'listen and forward in one process', load: () => import('./forward.ts') },
   check: { summary: 'say what is wrong with a configuration file', load: () => import('./check.ts') },
   nodes: { summary: 'who may connect to a server, and who does', load: () => import('./nodes.ts') },

@@ -2,6 +2,7 @@ import { nearest } from '../../lib/domains/nearest.ts'
 import type { Balance, MappingRequest, MappingStatus } from '../../lib/hub/operations.ts'
 import { ProxyError, parseSpec } from '../../lib/index.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
+import { contextOf } from '../common/config-mapping.ts'
 import { toDuration } from '../common/flags.ts'
 import {
   atServerOrFiles,
@@ -16,7 +17,6 @@ import {
   withDefault,
 } from '../common/operator.ts'
 import { mappingColumns, problemLines, short } from '../common/operator-tables.ts'
-import { createDomains } from '../common/options.ts'
 
 const BALANCES: readonly Balance[] = ['first', 'round-robin', 'least-connections']
 const DEFAULT_HEALTH = '10s'
@@ -176,7 +176,7 @@ function readHalves(
   }
   if (forward !== undefined) return { listen, forward, nodes: ids }
   if (isHalf(listen)) throw new ProxyError('PROXY_ERR_USAGE', `${listen} maps to what? write: ${ADD_USAGE} --node ID`)
-  const { Listen, Forward, Node } = parseSpec(listen, { domains: createDomains() })
+  const { Listen, Forward, Node } = parseSpec(listen, contextOf('server', 'local'))
   if (Node !== undefined && ids.length > 0) {
     throw new ProxyError('PROXY_ERR_USAGE', 'the SPEC names a Node, and --node is given: keep one')
   }

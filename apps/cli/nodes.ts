@@ -1,5 +1,7 @@
+import { parseWeb } from '../../lib/domains/web-address.ts'
 import type { AddedNode, Grants, NodeRequest } from '../../lib/hub/operations.ts'
 import { ProxyError, parsePattern, parsePortRanges } from '../../lib/index.ts'
+import { parseNamePattern } from '../../lib/policy/names.ts'
 import type { AdminClient, BatchResult } from '../common/admin-client.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { notEmpty } from '../common/flags.ts'
@@ -39,7 +41,13 @@ const ADD_FLAGS = [
   },
   { name: 'listen', kind: 'string', value: 'RANGE', help: 'Ports it may have listened on here: 9000-9999,22.' },
   { name: 'dial', kind: 'list', value: 'PATTERN', help: 'What it may have dialled from here, as in --allow.' },
-  { name: 'channel', kind: 'list', value: 'NAME', help: 'A channel that it may register.' },
+  { name: 'channel', kind: 'list', value: 'NAME', help: 'A channel that only it may register: ssh, or office-*.' },
+  {
+    name: 'name',
+    kind: 'list',
+    value: 'PATTERN',
+    help: 'Names of the web port that it may have, as in --allow-names: app.example.com, *.example.com, /path.',
+  },
   {
     name: 'from',
     kind: 'string',
@@ -217,15 +225,18 @@ function readGrants(values: {
   listen: string | undefined
   dial: readonly string[]
   channel: readonly string[]
+  name: readonly string[]
 }): Grants | undefined {
-  const { listen, dial, channel } = values
+  const { listen, dial, channel, name } = values
   if (listen !== undefined) parsePortRanges(listen)
   for (const pattern of dial) parsePattern(pattern)
-  if (listen === undefined && dial.length === 0 && channel.length === 0) return undefined
+  for (const pattern of name) parseNamePattern(pattern, parseWeb)
+  if (listen === undefined && dial.length === 0 && channel.length === 0 && name.length === 0) return undefined
   return {
     ...(listen === undefined ? {} : { listen }),
     ...(dial.length === 0 ? {} : { dial }),
     ...(channel.length === 0 ? {} : { channels: channel }),
+    ...(name.length === 0 ? {} : { names: name }),
   }
 }
 

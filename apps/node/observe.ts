@@ -1,33 +1,29 @@
 import type { HostPort } from '../../lib/domains/address.ts'
-import {
-  Feed,
-  type NodeOptions,
-  type OnEvent,
-  type StateFolder,
-  Statistics,
-  type SymportNode,
-} from '../../lib/index.ts'
+import type { StateFolder } from '../../lib/index.ts'
+import type { ObservedNode } from '../../lib/node-operator.ts'
 import { version } from '../cli/version.ts'
 import type { Logger } from '../common/log.ts'
 
 export interface Observer extends AsyncDisposable {
-  /** For the node that is to be looked at. */
-  readonly hooks: Pick<NodeOptions, 'onOpened' | 'figures'> & { readonly onEvent: OnEvent }
-  serve(node: SymportNode): void
+  /** In the order of the servers. */
+  readonly observed: readonly ObservedNode[]
+  /** When the nodes are there. */
+  serve(): void
 }
 
 export interface ObserverOptions {
   readonly tcp: HostPort
   readonly folder: StateFolder
-  /** What the server is called here. */
-  readonly server: string
+  /** What the servers are called here, one for each main connection. */
+  readonly servers: readonly string[]
   readonly log: Logger
 }
 
 /** Serves what the operator of a node can see, over TCP and at a socket in the state folder. */
-export async function observe({ tcp, folder, server, log }: ObserverOptions): Promise<Observer> {
-  const [{ startAdmin }, { NodeOperator }, number] = await Promise.all([
+export async function observe({ tcp, folder, servers, log }: ObserverOptions): Promise<Observer> {
+  const [{ startAdmin }, { Statistics }, { NodeOperator }, number] = await Promise.all([
     import('../../lib/admin/admin.ts'),
+    import('../../lib/hub/statistics.ts'),
     import('../../lib/node-operator.ts'),
     version(),
   ])
@@ -37,19 +33,11 @@ export async function observe({ tcp, folder, server, log }: ObserverOptions): Pr
   })
   // Of this process only: several nodes may share a state folder, and a server.
   const statistics = await Statistics.open(undefined)
-  const feed = new Feed()
-  feed.subscribe((event) => {
-    if (event.type === 'connected') statistics.connected(event.peer)
-    if (event.type === 'disconnected') statistics.disconnected(event.peer)
-  })
+  const operator = new NodeOperator({ servers, statistics, version: number })
   return {
-    hooks: {
-      onEvent: feed.tell,
-      onOpened: (sub, opened) => statistics.opened(sub, opened),
-      figures: (mapping) => statistics.mapping(mapping),
-    },
-    serve(node) {
-      admin.serve(new NodeOperator({ node, server, statistics, feed, version: number }))
+    observed: operator.observed,
+    serve() {
+      admin.serve(operator)
       log.info({ address: admin.address }, 'admin API ready')
     },
     async [Symbol.asyncDispose]() {

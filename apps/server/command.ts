@@ -1,14 +1,17 @@
+import { deriveCredential } from '../../lib/core/index.ts'
+import { readSecret } from '../../lib/store/secrets.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
 import { notEmpty, toPort } from '../common/flags.ts'
 import { stateFolder } from '../common/identity.ts'
-import { checkLogLevel, createLog } from '../common/log.ts'
-import { COMMON_FLAGS, createDomains, parseSpecs, parseTimes } from '../common/options.ts'
+import { checkLogLevel, createLog, type Logger } from '../common/log.ts'
+import { COMMON_FLAGS, parseSpecs, parseTimes } from '../common/options.ts'
 import { givenSecret } from '../common/secret.ts'
 import { LISTEN_FLAGS, parseListenFlags } from '../common/transport-flags.ts'
 import { DEFAULT_PORT, parsePlace } from '../common/transports.ts'
 import { OPERATOR_FLAGS, parseOperatorFlags } from './operator-flags.ts'
-import { policyOf, serve } from './serve.ts'
+import { policyOf } from './policy.ts'
+import { createServerDomains, webSocketPaths } from './server-domains.ts'
 
 const FLAGS = [
   {
@@ -31,6 +34,12 @@ const FLAGS = [
     value: 'RANGE',
     help: 'Ports, TCP and UDP alike, that nodes may have listened on here: 9000-9999,22.',
   },
+  {
+    name: 'allow-names',
+    kind: 'list',
+    value: 'PATTERN',
+    help: 'Names of the web port that nodes may have: app.example.com, *.example.com, /path, host/path, or * for all.',
+  },
   ...LISTEN_FLAGS,
   ...OPERATOR_FLAGS,
   CONFIG_FLAG,
@@ -48,26 +57,38 @@ const server: Runnable = command({
     `symport server --listener '{"Listen":{"Domain":"tcp","Addr":"127.0.0.1:13389"},"Forward":{"Domain":"tcp","Addr":"127.0.0.1:3389"}}'`,
   ],
   async run(flags, positionals) {
-    const { values, config, mappings: configured } = await applyConfig('server', flags)
+    const { values, config: file, mappings: configured } = await applyConfig('server', flags)
+    const config = file?.role === 'server' ? file : undefined
     // All of the command line is known to be good before anything is bound or written.
-    const domains = createDomains()
-    const listeners = parseSpecs(values.listener, domains)
-    const peerListeners = parseSpecs(values.peer_listener, domains)
+    const { cert, key, onePort } = parseListenFlags(values)
+    const path = webSocketPaths(onePort.path, config?.wsp)
+    let log: Logger | undefined
+    const domains = createServerDomains({ reserved: path, onWarning: (text) => log?.warn(text) })
+    const listeners = parseSpecs(values.listener, domains.domains, 'local')
+    const peerListeners = parseSpecs(values.peer_listener, domains.domains, 'remote')
     const port = values.port === undefined ? undefined : toPort(values.port, 'port', { allowZero: true })
     const place = parsePlace(notEmpty(values.host, 'host') ?? '0.0.0.0', '--host', { port, listening: true })
-    const { cert, key, onePort } = parseListenFlags(values)
     const { onDuplicate, admin, webhook } = parseOperatorFlags(values)
-    policyOf(values)
+    policyOf(values, { own: {}, wsp: config?.wsp })
     parseTimes(values)
     const given = await givenSecret(values)
     const state = stateFolder(values.state)
     checkLogLevel(values['log-level'])
     noPositionals(positionals)
 
+    // What takes longest at a start is under way while the rest is loaded.
+    const kept = given === undefined ? await readSecret(state) : undefined
+    const secret = given ?? kept?.secret
+    const credential = secret && !values['enrolled-only'] ? { secret, made: deriveCredential(secret) } : undefined
+    // Whoever waits for it hears of a failure.
+    credential?.made.catch(() => {})
+    const { serve } = await import('./serve.ts')
+    log = await createLog(values)
     return await serve({
-      ...{ flags, values, config, domains, listeners, configured, peerListeners, place, cert, key, onePort },
-      ...{ onDuplicate, admin, webhook, given, state },
-      log: await createLog(values),
+      log,
+      ...{ flags, values, config, domains, listeners, configured, peerListeners, place, cert, key },
+      onePort: { ...onePort, path },
+      ...{ onDuplicate, admin, webhook, given, credential, state, exposed: kept?.exposed ?? false },
     })
   },
 })

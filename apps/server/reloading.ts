@@ -1,21 +1,14 @@
 import type { MappingRequest, ReloadReport } from '../../lib/index.ts'
-import {
-  configMappings,
-  type FlagValue,
-  loadConfig,
-  mergeConfig,
-  type NodeConfig,
-  type ServerConfig,
-} from '../common/config.ts'
+import { configMappings, type FlagValue, loadConfig, mergeConfig, type ServerConfig } from '../common/config.ts'
 import { diffConfig } from '../common/config-diff.ts'
 
 export interface Reloadable<Values> {
   /** What the command line says, without the file. */
   readonly flags: Values
   readonly path: string
-  readonly config: ServerConfig | NodeConfig
+  readonly config: ServerConfig
   /** Checks what all that can change while it runs would become, and answers how to make it so. */
-  prepare(values: Values): () => void
+  prepare(values: Values, config: ServerConfig): () => void
   /** Makes the mappings of the file these, or throws and changes nothing. Answers what changed, a line each. */
   setMappings(requests: readonly MappingRequest[]): Promise<string[]>
 }
@@ -35,7 +28,7 @@ export function reloader<
   const reload = async (): Promise<ReloadReport> => {
     const next = await loadConfig(path, 'server')
     const diff = diffConfig(config, next, flags)
-    const apply = options.prepare(mergeConfig<Values>(flags, next))
+    const apply = options.prepare(mergeConfig<Values>(flags, next), next)
     const lines = diff.mappings ? await options.setMappings(configMappings(flags, next)) : []
     apply()
     config = next

@@ -1,30 +1,34 @@
 import { type Admin, startAdmin } from '../../lib/admin/admin.ts'
-import { type DomainPlugin, type Policy, ProxyError, readToken } from '../../lib/core/index.ts'
+import { type Credential, ProxyError, readToken } from '../../lib/core/index.ts'
 import { createServer, type SymportServer } from '../../lib/create-server.ts'
 import type { Spec } from '../../lib/domains/spec.ts'
+import { ChannelNames } from '../../lib/hub/channel-names.ts'
+import { channelRelay } from '../../lib/hub/channels.ts'
 import { Feed } from '../../lib/hub/feed.ts'
 import { Identities } from '../../lib/hub/identities.ts'
 import type { MappingRequest } from '../../lib/hub/operations.ts'
 import { Statistics } from '../../lib/hub/statistics.ts'
 import { Operator } from '../../lib/operator.ts'
-import { parsePortRanges } from '../../lib/policy/patterns.ts'
-import { createPolicy } from '../../lib/policy/policy.ts'
+import type { OwnNames } from '../../lib/policy/names.ts'
+import { wspReachText } from '../../lib/policy/reach.ts'
 import { loadCertificates } from '../../lib/store/certificates.ts'
 import { isGuessable } from '../../lib/store/secrets.ts'
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 import { version } from '../cli/version.ts'
-import type { FlagValue, NodeConfig, ServerConfig } from '../common/config.ts'
+import type { FlagValue, ServerConfig } from '../common/config.ts'
 import { logEvents } from '../common/events.ts'
 import { isLoopbackHost, warnExposed } from '../common/identity.ts'
 import { checkLogLevel, type Logger } from '../common/log.ts'
-import { parsePatterns, parseTimes } from '../common/options.ts'
+import { parseTimes } from '../common/options.ts'
 import type { ListenSettings } from '../common/transport-flags.ts'
 import type { Place } from '../common/transports.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
 import { LivePolicy } from './live-policy.ts'
 import type { OperatorSettings } from './operator-flags.ts'
+import { givesNames, policyOf, wspAllow } from './policy.ts'
 import { serverSecret } from './secret.ts'
-import { tellNode } from './tell-node.ts'
+import type { ServerDomains } from './server-domains.ts'
+import { tellNames, tellNode } from './tell-node.ts'
 
 /** The flags that are read here: some of them may change while the server runs. */
 export interface ServerValues {
@@ -32,6 +36,7 @@ export interface ServerValues {
   readonly balance: boolean
   readonly allow: string[]
   readonly 'allow-ports': string | undefined
+  readonly 'allow-names': string[]
   readonly 'enrolled-only': boolean
   readonly 'drain-timeout': string | undefined
   readonly 'resume-timeout': string | undefined
@@ -41,18 +46,23 @@ export interface ServerValues {
 }
 
 /** A command line that is known to be good. */
-export interface ServeOptions<Values> extends ListenSettings, OperatorSettings {
+export interface ServeOptions<Values> extends Omit<ListenSettings, 'onePort'>, OperatorSettings {
+  readonly onePort: Omit<ListenSettings['onePort'], 'path'> & { readonly path: readonly string[] }
   /** What the command line says, and the same completed by the file. */
   readonly flags: Values
   readonly values: Values
-  readonly config: ServerConfig | NodeConfig | undefined
-  readonly domains: readonly DomainPlugin[]
+  readonly config: ServerConfig | undefined
+  readonly domains: ServerDomains
   readonly listeners: readonly Spec[]
   readonly configured: readonly MappingRequest[]
   readonly peerListeners: readonly Spec[]
   readonly place: Place
   readonly given: string | undefined
+  /** What is made of the secret that is most likely the one: it is under way. */
+  readonly credential: { readonly secret: string; readonly made: Promise<Credential> } | undefined
   readonly state: StateFolder
+  /** Whether others could read the secret that is kept there. */
+  readonly exposed: boolean
   readonly log: Logger
 }
 
@@ -80,17 +90,23 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   options: ServeOptions<Values>,
   stop: Promise<NodeJS.Signals>,
 ): Promise<number> {
-  const { flags, values, config, place, given, state, log, onePort, listeners } = options
+  const { flags, values, config, place, given, state, log, listeners } = options
   const enrolledOnly = values['enrolled-only']
   let times = parseTimes(values)
-  const policy = new LivePolicy(policyOf(values))
+  const wsp = config?.wsp
+  const { onePort } = options
+  const paths = onePort.path
+  // A WebSocket at `/` leaves all other requests there to whoever has the name.
+  const own: OwnNames = { paths: paths.filter((path) => path !== '/'), host: wsp?.ownName }
+  const policy = new LivePolicy(policyOf(values, { own, wsp }))
   const identity = await serverSecret(state, given)
-  warnExposed(log, state.path, identity.exposed)
+  warnExposed(log, state.path, options.exposed || identity.exposed)
   if (!enrolledOnly && !readToken(identity.secret) && isGuessable(identity.secret) && !isLoopbackHost(place.host)) {
     log.warn('this secret can be guessed by whoever watches a connection: leave --uuid out to get a strong one')
   }
   let server: SymportServer | undefined
-  const identities = await Identities.open(state, { serverKey: async () => identity.publicKey })
+  const identities = await Identities.open(state, { serverKey: async () => identity.publicKey, ownNames: own })
+  await using names = await ChannelNames.open(state, { identities, onProblem: problemsTo(log) })
   await using statistics = await Statistics.open(state, {
     onProblem: problemsTo(log),
     ignore: (sub) => server?.mappings.isCheck(sub) ?? false,
@@ -107,20 +123,29 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   feed.subscribe((event) => {
     if (event.type === 'connected') statistics.connected(event.peer)
     if (event.type === 'disconnected') statistics.disconnected(event.peer)
-    if (event.type === 'listening' && !given && !enrolledOnly) {
-      void tellNode(log, place, { address: event.address, path: onePort.path, certificates }, identity)
-    }
+    if (event.type !== 'listening') return
+    if (givesNames(values, wsp)) tellNames(log, place, event.address)
+    if (given || enrolledOnly) return
+    void tellNode(log, place, { address: event.address, path: paths[0], certificates }, identity)
   })
-  const { configured, peerListeners, domains, onDuplicate } = options
+  let reach = wsp && wspReachText(wspAllow(values, wsp), values['allow-names'])
+  if (reach !== undefined) log.info(reach)
+  const { configured, peerListeners, onDuplicate } = options
+  const { domains, web, channels } = options.domains
+  using _web = { [Symbol.dispose]: () => web.close() }
   const running = await createServer({
     listen: (onLink) =>
       place.listen(onLink, {
         ...onePort,
+        ...{ onRequest: web.onRequest, onUpgrade: web.onUpgrade, claims: web.claims },
         tls: () => certificates.context(),
         onRejected: (remote, reason) => feed.tell({ type: 'rejected', remote, reason }),
       }),
+    credential: options.credential?.secret === identity.secret ? options.credential.made : undefined,
     ...{ secret: identity.secret, staticKey: identity.staticKey, identities, enrolledOnly, onDuplicate },
     ...{ listeners, configured, peerListeners, balance: values.balance, domains, policy, folder: state },
+    policyFor: (main) => names.policyFor(main, policy),
+    relay: channelRelay({ way: channels.open }),
     ...{ keepalive: times.keepalive, resumeTimeout: times.resumeTimeout },
     trustedProxies: onePort.trustedProxies?.filter((net) => net !== 'unix'),
     ...config?.options,
@@ -138,10 +163,15 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
       : (await import('./reloading.ts')).reloader({
           ...{ flags, path: flags.config, config },
           setMappings: (requests) => running.mappings.setConfigured(requests),
-          prepare(next) {
-            const [rules, durations, level] = [policyOf(next), parseTimes(next), checkLogLevel(next['log-level'])]
+          prepare(next, file) {
+            const as = wsp && (file.wsp ?? {})
+            const rules = policyOf(next, { own, wsp: as })
+            const nextReach = as && wspReachText(wspAllow(next, as), next['allow-names'])
+            const [durations, level] = [parseTimes(next), checkLogLevel(next['log-level'])]
             return () => {
               policy.become(rules)
+              if (nextReach !== undefined && nextReach !== reach) log.info(nextReach)
+              reach = nextReach
               times = durations
               log.level = level
             }
@@ -161,13 +191,6 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
 
 function problemsTo(log: Logger): (error: ProxyError) => void {
   return (error) => log.warn({ code: error.code }, error.message)
-}
-
-/** What nodes may ask for, beyond what is granted to one of them. */
-export function policyOf(values: { allow: readonly string[]; 'allow-ports': string | undefined }): Policy {
-  const dial = values.allow.length > 0 ? parsePatterns(values.allow) : 'none'
-  const listenPorts = values['allow-ports'] === undefined ? 'none' : parsePortRanges(values['allow-ports'])
-  return createPolicy({ dial, listenPorts })
 }
 
 /** SIGHUP applies the changed configuration file, as services expect. */

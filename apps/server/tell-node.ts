@@ -1,6 +1,7 @@
 import { readToken } from '../../lib/core/index.ts'
+import { formatHostPort } from '../../lib/domains/address.ts'
 import type { Certificates } from '../../lib/store/certificates.ts'
-import { nodeCommand, webPortAdvice } from '../common/identity.ts'
+import { nodeCommand, reachableHost, webPortAdvice } from '../common/identity.ts'
 import type { Logger } from '../common/log.ts'
 import { DEFAULT_PATH } from '../common/transport-flags.ts'
 import type { Place } from '../common/transports.ts'
@@ -10,6 +11,14 @@ export interface Reached {
   readonly address: string
   readonly path?: string | undefined
   readonly certificates: Certificates
+}
+
+/** Where visitors find what nodes have at the web port. */
+export function tellNames(log: Logger, place: Place, address: string): void {
+  const port = Number(/\d+$/.exec(address)?.[0])
+  if (place.port === undefined) return
+  const at = formatHostPort({ host: reachableHost(place.host), port })
+  log.info({ web: `http://${at}/`, secure: `https://${at}/` }, 'nodes may have names of the web port')
 }
 
 /** What to run on the other machine. A log that is kept holds the secret once, from the start that made it. */

@@ -61,6 +61,7 @@ export const grants: Schema<Grants> = v.strictObject({
   listen: v.optional(someText(1000)),
   dial: v.optional(patterns),
   channels: v.optional(patterns),
+  names: v.optional(patterns),
 })
 
 export const nodeRequest: Schema<NodeRequest> = v.strictObject({
@@ -138,6 +139,7 @@ export const nodeStatus: Schema<NodeStatus> = v.looseObject({
       listen: v.optional(v.string()),
       dial: v.optional(v.array(v.string())),
       channels: v.optional(v.array(v.string())),
+      names: v.optional(v.array(v.string())),
     }),
   ),
   connected: v.boolean(),

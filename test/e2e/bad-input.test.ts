@@ -46,7 +46,7 @@ const CASES: readonly Case[] = [
   {
     what: 'an unknown domain, with the nearest',
     args: ['server', '--listener', 'tpc://127.0.0.1:0,tcp://127.0.0.1:80'],
-    says: /^bad SPEC .*: Listen: unknown domain "tpc": did you mean tcp\? \(known: tcp, udp, unix\)$/,
+    says: /^bad SPEC .*: Listen: unknown domain "tpc": did you mean tcp\? \(known: tcp, udp, unix, socks5, http, mixed, web, ws, channel\)$/,
   },
   {
     what: 'an unknown flag, with the nearest',
@@ -117,7 +117,7 @@ const CASES: readonly Case[] = [
   {
     what: 'two servers',
     args: ['node', '--host', '127.0.0.1', 'tcp://127.0.0.2:925'],
-    says: /^the server is named 2 times: keep one$/,
+    says: /^the server is named with --host and without: keep one, or write several URLs without a flag$/,
   },
   {
     what: '--uuid and --uuid-file',

@@ -55,6 +55,49 @@ describe('symport check', { concurrency: 3 }, () => {
     assert.deepEqual(keptAtHome(stage), [])
   })
 
+  test('says of a file of wsp that it is one, and what it does, without its passwords', async (t) => {
+    const stage = new Stage(t)
+    const path = config(
+      stage,
+      'wspc.json',
+      `{"client": [
+        {"Server": "ws://mywsps.com:8010", "auth": "hunter2", "dynamic": ["socks5://:11080"], "remots": [],
+         "remote": ["http://127.0.0.1:8080?mode=path&value=api", "http://127.0.0.1:8080/api/?mode=path&value=api"]},
+        {"server": "wss://other.example/x", "local": ["tcp://ssh:hunter2@127.0.0.1:2200"],
+         "remote": ["tunnel://work@"]}]}`,
+    )
+    const { status, stdout, stderr } = await run(stage, ['check', path])
+    assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
+    assert.equal(
+      stdout,
+      `${path}: warning: client[0].remots: unknown key, left out: did you mean remote?
+${path}: warning: client[0].remote[1]: /api is registered by client[0].remote[0] already: left out
+${path}: warning: client[1]: there is no secret: add "auth" to client[1]: "symport uuid" on the server shows the secret, the "auth" of its own file
+${path}: ok, a file of wsp, for a node
+  connects to ws://mywsps.com:8010/
+  connects to wss://other.example:443/x
+  SERVER                     LISTENS     AT                            LEADS TO
+  ws://mywsps.com:8010/      this side   socks5://:11080               whatever is asked for
+  ws://mywsps.com:8010/      the server  web:///api                    tcp://127.0.0.1:8080
+  wss://other.example:443/x  this side   tcp://127.0.0.1:2200          channel://ssh (with its password)
+  wss://other.example:443/x  the server  channel://work (no password)  whatever is asked for
+`,
+    )
+    const server = config(stage, 'wsps.json', '{"PORT": 18010, "host": "mywsps.com", "allow": ["10.0.0.0/8:*"]}')
+    assert.equal(
+      (await run(stage, ['check', server])).stdout,
+      `${server}: ok, a file of wsp, for a server
+  nodes connect to 0.0.0.0:18010
+  the WebSocket is at /
+  its own name is mywsps.com
+  nodes may dial: 10.0.0.0/8:*
+`,
+    )
+    const json = await run(stage, ['check', '--json', server])
+    const { ok, kind, role } = JSON.parse(json.stdout)
+    assert.deepEqual({ ok, kind, role }, { ok: true, kind: 'wsp', role: 'server' })
+  })
+
   test('says all that is wrong, a line each, with the status 2', async (t) => {
     const stage = new Stage(t)
     const path = config(stage, 'node.json', '{"id": "a b", "prot": 1, "uuid": "symport_hunter2", "tls": {"ca": 5}}')

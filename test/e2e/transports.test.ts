@@ -204,8 +204,8 @@ describe('transports on the command line', { concurrency: 2 }, () => {
       [node('--server', 'ws://127.0.0.1', '--pin', pin), /--pin is about a certificate/],
       [node('--proxy', 'gopher://p'), /--proxy: a proxy is/],
     ]
-    const running = cases.map(async ([args, words]) => {
-      const { status, stderr } = await run(stage, [...args, '--uuid', SECRET, '--state', stage.path('state')])
+    const running = cases.map(async ([args, words], i) => {
+      const { status, stderr } = await run(stage, [...args, '--uuid', SECRET, '--state', stage.path(`state${i}`)])
       assert.match(stderr, words)
       assert.equal(status, 2, stderr)
     })

@@ -6,15 +6,19 @@ import type { TestContext } from 'node:test'
 const PACKAGES: Readonly<Record<string, string>> = {
   Xvfb: 'xvfb',
   'Xorg (xorgxrdp)': 'xorgxrdp',
+  Xtigervnc: 'tigervnc-standalone-server',
   caddy: 'caddy',
+  chromium: 'chromium',
   curl: 'curl',
   dig: 'bind9-dnsutils',
   dnsmasq: 'dnsmasq-base',
+  git: 'git',
   haproxy: 'haproxy',
   initdb: 'postgresql',
   iperf3: 'iperf3',
   microsocks: 'microsocks',
   nginx: 'nginx-light',
+  noVNC: 'novnc',
   postgres: 'postgresql',
   ps: 'procps',
   psql: 'postgresql',
@@ -28,13 +32,17 @@ const PACKAGES: Readonly<Record<string, string>> = {
   'systemd-analyze': 'systemd',
   tinyproxy: 'tinyproxy-bin',
   useradd: 'passwd',
+  xev: 'x11-utils',
   xfreerdp: 'freerdp2-x11',
   xrdp: 'xrdp',
   'xrdp-sesman': 'xrdp',
 }
 
 /** Programs that are not found by a name in a folder of programs. */
-const FILES: Readonly<Record<string, string>> = { 'Xorg (xorgxrdp)': '/etc/X11/xrdp/xorg.conf' }
+const FILES: Readonly<Record<string, string>> = {
+  'Xorg (xorgxrdp)': '/etc/X11/xrdp/xorg.conf',
+  noVNC: '/usr/share/novnc/vnc.html',
+}
 /** The names that other releases of Debian use. */
 const ALSO: Readonly<Record<string, readonly string[]>> = { xfreerdp: ['xfreerdp3'] }
 
