@@ -6,11 +6,12 @@ import { aborted, assertNotAborted, ProxyError } from './errors.ts'
 import { Frame } from './frame.ts'
 import { Incoming } from './incoming.ts'
 import { join } from './join.ts'
-import { isLink, linkFrom } from './link.ts'
+import { isLink } from './link.ts'
 import { Listeners } from './listeners.ts'
 import type { MainConnection } from './main-connection.ts'
 import { Multiplexer, type OpenRequest } from './multiplexer.ts'
 import { allowAll, type Policy } from './policy.ts'
+import { linkFrom } from './stream-link.ts'
 import type { SubConnection } from './sub-connection.ts'
 
 /** `resuming` is the state between two links. */

@@ -20,6 +20,8 @@ export const MAX_RECORD = 524_288
 const REKEY_AFTER = 2 ** 16
 /** One cipher call handles this much, so that its output is in the cache when the system call copies it. */
 const SLICE = 65_536
+/** The last slice may be so much longer: a header in front of bulk must not push a few bytes of it into one of their own. */
+const SLACK = 1024
 /** Records up to this long are put together in one buffer: a copy costs less than a list of three. */
 const JOIN = 16_384
 
@@ -153,8 +155,10 @@ export function openRecord(keys: RecordKeys, bytes: Buffer, at: number, length: 
   decipher.setAAD(bytes.subarray(at, start))
   decipher.setAuthTag(bytes.subarray(end, end + TAG))
   const slices: Buffer[] = []
-  for (let from = start; from < end; from += SLICE) {
-    slices.push(decipher.update(bytes.subarray(from, Math.min(from + SLICE, end))))
+  for (let from = start; from < end; ) {
+    const to = end - from <= SLICE + SLACK ? end : from + SLICE
+    slices.push(decipher.update(bytes.subarray(from, to)))
+    from = to
   }
   try {
     decipher.final()

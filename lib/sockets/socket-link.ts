@@ -109,14 +109,17 @@ export class SocketLink implements Link {
   #waiting = false
   #paused = true
   #error: Error | undefined
+  /** For a sink that has none: it grows while reads fill it. */
+  #buffer: Uint8Array = NOTHING
 
   /** With a `readBuffer` all reads land there; without one, where the sink says. */
   constructor(readBuffer: ReadBuffer | undefined, create: (onread: OnRead) => Socket, known?: Known) {
     this.#known = known
     this.socket = create({
       // Node.js asks before there is a sink: then for a small one, because what lands there has to be moved.
-      buffer: readBuffer?.bytes ?? (() => this.#sink?.buffer?.() ?? Buffer.allocUnsafe(FIRST_READ)),
+      buffer: readBuffer?.bytes ?? (() => this.#sink?.buffer?.() ?? this.#own()),
       callback: (bytes, buffer) => {
+        if (buffer === this.#buffer) this.#fit(bytes)
         const more = this.#sink?.received(buffer.subarray(0, bytes)) ?? false
         this.#paused = !more
         return more
@@ -138,6 +141,18 @@ export class SocketLink implements Link {
 
   get pending(): number {
     return this.socket.writableLength
+  }
+
+  #own(): Uint8Array {
+    if (this.#buffer.length === 0) this.#buffer = Buffer.allocUnsafeSlow(FIRST_READ)
+    return this.#buffer
+  }
+
+  /** The next read gets more room if this one had too little, and little again when it used hardly any. */
+  #fit(bytes: number): void {
+    const { length } = this.#buffer
+    if (bytes === length && length < READ_SIZE) this.#buffer = Buffer.allocUnsafeSlow(length * 4)
+    else if (bytes <= FIRST_READ / 2 && length > FIRST_READ) this.#buffer = NOTHING
   }
 
   start(sink: LinkSink): void {

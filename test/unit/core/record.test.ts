@@ -19,7 +19,10 @@ const AUTH = 'PROXY_ERR_RECORD_AUTH'
 const PINNED = '0000001af406fcb95e5740a40a789d0c775ea1bea2ca18371a1860c044c6'
 const REKEY_AFTER = 65_536
 /** Around: the shortest, one block, where a record is one buffer or a list, where slices end, the longest. */
-const SIZES = [1, 15, 16, 17, 16_367, 16_368, 16_369, 65_535, 65_536, 65_537, 131_073, MAX_RECORD - 16]
+const SIZES = [
+  ...[1, 15, 16, 17, 16_367, 16_368, 16_369, 65_535, 65_536, 65_537, 66_560, 66_561],
+  ...[131_073, 132_096, 132_097, MAX_RECORD - 16],
+]
 
 const seal = (keys: RecordKeys, head: Uint8Array, tail?: Uint8Array): Buffer =>
   Buffer.concat(sealRecord(keys, head, tail))
@@ -202,6 +205,17 @@ test('a flipped bit in a record of several slices is noticed', () => {
     changed.writeUInt8(changed.readUInt8(at) ^ 1, at)
     assert.throws(() => open(new RecordKeys(SECRET), changed), { code: AUTH }, `byte ${at}`)
   }
+})
+
+test('a header in front of bulk does not cut the bulk in two', () => {
+  const { sealing, opening } = pair()
+  const lengths = (head: number, tail: number): number[] => {
+    const record = seal(sealing, Buffer.alloc(head), Buffer.alloc(tail))
+    return openRecord(opening, record, 0, recordLength(record, 0)).map((slice) => slice.length)
+  }
+  assert.deepEqual(lengths(36, 65_536), [65_572])
+  assert.deepEqual(lengths(36, 262_144), [65_536, 65_536, 65_536, 65_572])
+  assert.deepEqual(lengths(1025, 65_536), [65_536, 1025])
 })
 
 test('the length is 17 to 524,288', () => {
