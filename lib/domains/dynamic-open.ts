@@ -18,7 +18,11 @@ const FAILURES: Readonly<Partial<Record<ErrorCode, Failure>>> = {
   PROXY_ERR_DRAINING: 'unserved',
   PROXY_ERR_CLOSED: 'unserved',
   PROXY_ERR_SESSION_LOST: 'unserved',
+  PROXY_ERR_NO_CHANNEL: 'unserved',
+  PROXY_ERR_CHANNEL_LIMIT: 'unserved',
   PROXY_ERR_DIAL_FAILED: 'failed',
+  PROXY_ERR_CHANNEL_PASSWORD: 'failed',
+  PROXY_ERR_CHANNEL_KIND: 'failed',
   PROXY_ERR_OPEN_TIMEOUT: 'timeout',
 }
 

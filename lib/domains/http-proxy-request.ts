@@ -21,7 +21,7 @@ export interface ForwardRequest {
 
 const HTTP_PORT = 80
 /** RFC 9110, section 7.6.1; and how the content is framed, which each hop says for itself. */
-const HOP_BY_HOP = ['connection', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'upgrade']
+const HOP_BY_HOP = ['connection', 'http2-settings', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'upgrade']
 
 const ORIGIN_FORM: Refusal = {
   status: 400,

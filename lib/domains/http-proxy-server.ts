@@ -2,9 +2,12 @@ import type { ClientRequest, IncomingMessage, Server, ServerResponse } from 'nod
 import type { Socket } from 'node:net'
 import { type Duplex, pipeline } from 'node:stream'
 import { join, type ListenContext, type SubConnection } from '../core/index.ts'
+import { serveAgain } from '../sockets/requests.ts'
 import type { Gate } from './dynamic-access.ts'
 import { type Failure, failureOf, openTcp, sayFarewell, takeOver, type Visitor } from './dynamic-open.ts'
 import { endToEnd, type ForwardRequest, type Refusal, readAuthority, readRequest } from './http-proxy-request.ts'
+import { reasonOf } from './web-headers.ts'
+import type { Upstream } from './web-upstream.ts'
 
 /** Bytes of request line and headers; the same of an answer. */
 const LONGEST_HEAD = 65_536
@@ -12,6 +15,9 @@ const LONGEST_HEAD = 65_536
 const AHEAD = 16
 /** How long a connection may be kept without a request, in ms. */
 const KEEP_ALIVE = 15_000
+
+/** RFC 9110 section 9.2.1, those that clients send. */
+const REPEATABLE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 const AUTHENTICATE = 'Basic realm="symport", charset="UTF-8"'
 const UNAUTHORIZED: Refusal = { status: 407, text: 'This proxy wants a user name and password.' }
@@ -39,6 +45,7 @@ const REASONS: Readonly<Record<number, string>> = {
   407: 'Proxy Authentication Required',
   408: 'Request Timeout',
   431: 'Request Header Fields Too Large',
+  501: 'Not Implemented',
   502: 'Bad Gateway',
   503: 'Service Unavailable',
   504: 'Gateway Timeout',
@@ -54,6 +61,13 @@ export interface HttpVisitor extends Visitor {
 interface Loaded {
   readonly server: Server
   readonly request: typeof import('node:http').request
+  readonly Upstream: typeof import('./web-upstream.ts').Upstream
+}
+
+/** A client's connections to the target that it has asked last. */
+interface Kept {
+  readonly target: string
+  readonly upstream: Upstream
 }
 
 /** An HTTP proxy, on connections that somebody else has accepted. */
@@ -64,6 +78,7 @@ export class HttpProxyServer {
   readonly #visitors = new WeakMap<Duplex, HttpVisitor>()
   /** Answers that are not finished yet. */
   readonly #answers = new WeakMap<Duplex, Set<ServerResponse>>()
+  readonly #kept = new WeakMap<Duplex, Kept>()
   #loaded: Promise<Loaded> | undefined
   #closed = false
 
@@ -90,7 +105,10 @@ export class HttpProxyServer {
   }
 
   async #load(): Promise<Loaded> {
-    const { createServer, request } = await import('node:http')
+    const [{ createServer, request }, { Upstream }] = await Promise.all([
+      import('node:http'),
+      import('./web-upstream.ts'),
+    ])
     const server = createServer({
       maxHeaderSize: LONGEST_HEAD,
       headersTimeout: this.#timeout,
@@ -109,14 +127,17 @@ export class HttpProxyServer {
     server.on('checkContinue', onRequest)
     server.on('clientError', (error, socket) => this.#onBroken(error, socket))
     server.on('connect', (request, socket, head) => {
-      this.#onConnect(request, head).catch(() => socket.destroy())
+      if (this.#isAnswering(socket)) socket.destroy()
+      else this.#onConnect(request, head).catch(() => socket.destroy())
     })
     server.on('upgrade', (request, socket, head) => {
-      this.#onUpgrade(request, head).catch(() => socket.destroy())
+      if (this.#isAnswering(socket)) socket.destroy()
+      else if (request.headers.upgrade?.toLowerCase() !== 'websocket') serveAgain(server, request, head)
+      else this.#onUpgrade(request, head).catch(() => socket.destroy())
     })
     // It never listens, and this is what starts its look at what takes too long.
     server.emit('listening')
-    return { server, request }
+    return { server, request, Upstream }
   }
 
   async #onConnect(request: IncomingMessage, head: Buffer): Promise<void> {
@@ -175,6 +196,11 @@ export class HttpProxyServer {
     else refuse(visitor.socket, NOT_HTTP)
   }
 
+  /** Behind a request that is not answered yet nothing else can begin: its answer would get in between. */
+  #isAnswering(socket: Duplex): boolean {
+    return [...(this.#answers.get(socket) ?? [])].some((response) => !response.writableFinished)
+  }
+
   #arrived(request: IncomingMessage): HttpVisitor {
     const visitor = this.#visitors.get(request.socket)
     if (!visitor) throw new TypeError('a request from nobody')
@@ -194,8 +220,92 @@ export class HttpProxyServer {
     return admitted ? undefined : UNAUTHORIZED
   }
 
-  /** Each request has a connection of its own to its target, on which nothing can come behind it. */
+  /**
+   * What may be asked twice goes on a connection that this client has had to the same target before, if there is one; all
+   * else has a connection of its own, on which nothing can come behind it.
+   */
   async #forward(
+    visitor: HttpVisitor,
+    request: IncomingMessage,
+    response: ServerResponse,
+    asked: ForwardRequest,
+    head?: Buffer,
+  ): Promise<void> {
+    const repeatable = head === undefined && asked.content === undefined && REPEATABLE.has(request.method ?? '')
+    // Who logs in may have done so for all that comes behind it.
+    if (repeatable && request.headers.authorization === undefined) {
+      await this.#forwardKept(visitor, request, response, asked)
+    } else {
+      await this.#forwardAlone(visitor, request, response, asked, head)
+    }
+  }
+
+  async #forwardKept(
+    visitor: HttpVisitor,
+    request: IncomingMessage,
+    response: ServerResponse,
+    asked: ForwardRequest,
+  ): Promise<void> {
+    const upstream = await this.#upstreamOf(visitor, asked.target)
+    let outgoing: ClientRequest
+    try {
+      if (visitor.socket.destroyed) throw new TypeError('the client has gone')
+      const { path, headers } = asked
+      outgoing = upstream.send({ method: request.method ?? 'GET', path, headers, from: visitor.remote })
+    } catch {
+      answer(request, response, BAD_REQUEST)
+      return
+    }
+    response.once('close', () => {
+      if (!response.writableFinished) outgoing.destroy()
+    })
+    outgoing.once('socket', (connection) => {
+      outgoing.once('close', () => {
+        if (!outgoing.shouldKeepAlive && !connection.destroyed) upstream.retire(connection)
+      })
+    })
+    let answered = false
+    outgoing.on('error', (error) => {
+      if (answered || response.closed || response.destroyed) return
+      const isHttp = !codeOf(error).startsWith('HPE_')
+      if (outgoing.reusedSocket && isHttp) {
+        // It had been closed meanwhile, most likely.
+        this.#forwardAlone(visitor, request, response, asked).catch(() => request.socket.destroy())
+      } else {
+        answer(request, response, isHttp ? REFUSALS[failureOf(error)] : BAD_ANSWER)
+      }
+    })
+    outgoing.on('response', (incoming) => {
+      answered = true
+      this.#passBack(request, response, incoming, (complete) => {
+        if (!complete) outgoing.destroy()
+      })
+    })
+    outgoing.on('upgrade', (_, connection) => {
+      connection.destroy()
+      answer(request, response, BAD_ANSWER)
+    })
+    outgoing.end()
+  }
+
+  /** One target at a time: clients have a connection for each. */
+  async #upstreamOf({ socket }: HttpVisitor, target: string): Promise<Upstream> {
+    this.#loaded ??= this.#load()
+    const { Upstream } = await this.#loaded
+    const known = this.#kept.get(socket)
+    if (known?.target === target) return known.upstream
+    known?.upstream.close()
+    const to = { Domain: 'tcp', Addr: target }
+    const upstream = new Upstream({
+      signal: this.#context.signal,
+      open: (options) => this.#context.open({ ...options, to }),
+    })
+    if (!known) socket.once('close', () => this.#kept.get(socket)?.upstream.close())
+    this.#kept.set(socket, { target, upstream })
+    return upstream
+  }
+
+  async #forwardAlone(
     visitor: HttpVisitor,
     request: IncomingMessage,
     response: ServerResponse,
@@ -229,15 +339,19 @@ export class HttpProxyServer {
       answer(request, response, codeOf(error).startsWith('HPE_') ? BAD_ANSWER : problem)
       sub.destroy()
     })
-    outgoing.on('continue', () => {
-      if (!response.headersSent) response.writeContinue()
+    // Once: a target could say it for ever.
+    outgoing.once('continue', () => {
+      if (!response.headersSent && request.httpVersion !== '1.0') response.writeContinue()
     })
     outgoing.on('response', (incoming) => {
       answered = true
-      this.#passBack(request, response, incoming, sub)
+      this.#passBack(request, response, incoming, () => sub.destroy())
     })
     outgoing.on('upgrade', (incoming, _socket, early) => {
-      if (head === undefined) return void sub.destroy()
+      if (head === undefined) {
+        sub.destroy()
+        return answer(request, response, BAD_ANSWER)
+      }
       this.#switch(visitor, response, incoming, sub, head, early)
     })
     if (asked.content === undefined) {
@@ -273,29 +387,36 @@ export class HttpProxyServer {
     })
   }
 
-  #passBack(request: IncomingMessage, response: ServerResponse, incoming: IncomingMessage, sub: SubConnection): void {
+  #passBack(
+    request: IncomingMessage,
+    response: ServerResponse,
+    incoming: IncomingMessage,
+    release: (complete: boolean) => void,
+  ): void {
     const coding = incoming.headers['transfer-encoding']
-    if (coding !== undefined && coding.toLowerCase() !== 'chunked') {
+    // A 101 that names no protocol comes as an answer.
+    const { statusCode = 502, rawHeaders } = incoming
+    if (statusCode < 200 || (coding !== undefined && coding.toLowerCase() !== 'chunked')) {
       answer(request, response, BAD_ANSWER)
-      sub.destroy()
+      release(false)
       return
     }
     try {
       if (!request.complete) response.shouldKeepAlive = false
       if (this.#closed) response.shouldKeepAlive = false
       response.sendDate = false
-      const { statusCode = 502, statusMessage = '', rawHeaders } = incoming
-      response.writeHead(statusCode, statusMessage, endToEnd(rawHeaders, coding ? ['content-length'] : []))
+      const unsized = coding !== undefined || statusCode === 204
+      response.writeHead(statusCode, reasonOf(incoming), endToEnd(rawHeaders, unsized ? ['content-length'] : []))
       // What trickles in, as events do, is for the client at once.
       response.flushHeaders()
     } catch {
       answer(request, response, BAD_ANSWER)
-      sub.destroy()
+      release(false)
       return
     }
     pipeline(incoming, response, (error) => {
       if (error) request.socket.destroy()
-      sub.destroy()
+      release(!error)
     })
   }
 
@@ -308,9 +429,9 @@ export class HttpProxyServer {
     head: Buffer,
     early: Buffer,
   ): void {
-    const { statusMessage = '', rawHeaders, headers } = incoming
+    const { rawHeaders, headers } = incoming
     response.detachSocket(visitor.socket)
-    const lines = [`HTTP/1.1 101 ${statusMessage}`, 'Connection: Upgrade', `Upgrade: ${headers.upgrade ?? ''}`]
+    const lines = [`HTTP/1.1 101 ${reasonOf(incoming)}`, 'Connection: Upgrade', `Upgrade: ${headers.upgrade ?? ''}`]
     const others = endToEnd(rawHeaders, ['content-length'])
     for (let at = 0; at < others.length; at += 2) lines.push(`${others[at]}: ${others[at + 1]}`)
     const link = takeOver(visitor, head)
@@ -332,7 +453,8 @@ function answer(request: IncomingMessage, response: ServerResponse, { status, te
   // What is still on its way of a request that nobody wants must not be taken for another one.
   if (!request.complete || status === 400 || status === 503) response.shouldKeepAlive = false
   const body = Buffer.from(`${text}\n`)
-  response.writeHead(status, {
+  // A reason that another try has left behind would be sent.
+  response.writeHead(status, REASONS[status] ?? '', {
     ...(status === 407 ? { 'Proxy-Authenticate': AUTHENTICATE } : {}),
     'Content-Type': 'text/plain; charset=utf-8',
     'Content-Length': body.length,

@@ -1,7 +1,7 @@
 import type { RemoteInfo, Socket as UdpSocket } from 'node:dgram'
 import type { Socket } from 'node:net'
 import { join, type ListenContext, ProxyError } from '../core/index.ts'
-import { bindDatagrams } from '../sockets/datagram-socket.ts'
+import { Burst, bindDatagrams } from '../sockets/datagram-socket.ts'
 import { formatHostPort } from './address.ts'
 import { DatagramLink, DatagramMemory, MAX_DATAGRAM } from './datagrams.ts'
 import { datagramTarget, payloadOffset } from './socks5-wire.ts'
@@ -24,8 +24,6 @@ const OPENING = 256
 const REFUSED_PAUSE = 1000
 /** How long the far side may take to end its half of a flow, in ms. */
 const FAREWELL = 5000
-/** Datagrams that are handed to Node.js in one turn: each takes memory until the turn is over. */
-const BURST = 4096
 /** A client that is gone without a word is noticed by the system. In ms. */
 const KEEPALIVE = 60_000
 
@@ -41,7 +39,7 @@ export class SocksUdp {
   #opening = 0
   #tokens = FLOWS_PER_SECOND
   #tokensAt = performance.now()
-  #burst = BURST
+  readonly #burst = new Burst()
   #closed = false
 
   constructor(context: ListenContext, { idleTimeout = 60_000, flows = 256, associations = 512 }: SocksUdpOptions) {
@@ -126,14 +124,7 @@ export class SocksUdp {
 
   /** Whether one more datagram may be handed to Node.js in this turn of the event loop. */
   maySend(): boolean {
-    if (this.#burst === BURST) process.nextTick(this.#refill)
-    if (this.#burst === 0) return false
-    this.#burst--
-    return true
-  }
-
-  readonly #refill = (): void => {
-    this.#burst = BURST
+    return this.#burst.take()
   }
 }
 

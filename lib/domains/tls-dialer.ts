@@ -10,7 +10,7 @@ import {
 } from 'node:tls'
 import { type DialContext, type Endpoint, type Link, linkFrom, ProxyError } from '../core/index.ts'
 import { dialError } from '../sockets/dial.ts'
-import { checkPin, parseCa, tlsError, type Verify, verifySettings } from '../sockets/verify.ts'
+import { type Advice, checkPin, parseCa, tlsError, type Verify, verifySettings } from '../sockets/verify.ts'
 import { formatHostPort } from './address.ts'
 import { parseTls, type TlsVerify } from './tls-address.ts'
 
@@ -29,14 +29,12 @@ const HALF_CLOSE: object = { allowHalfOpen: true }
 const LARGEST_CA = 1_048_576
 /** Endpoints that are remembered as warned of. */
 const MOST_WARNED = 1000
-/** Nobody has signed it whom we know. */
-const UNTRUSTED: ReadonlySet<string> = new Set([
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-  'UNABLE_TO_GET_ISSUER_CERT',
-  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-])
+/** A server of symport shows its fingerprint; others do not. */
+const ADVICE: Advice = {
+  pin: '',
+  ca: 'in the file given as ca',
+  untrusted: 'add ?pin=sha256:… with its fingerprint, or ?ca=FILE with who has signed it',
+}
 
 /** Dials addresses of the domain `tls`. What it needs is loaded when the first one is dialled. */
 export class TlsDialer {
@@ -124,7 +122,7 @@ export class TlsDialer {
       socket.once('end', onClose)
       socket.once('secureConnect', () => {
         try {
-          if (known !== 'anybody' && known.by === 'pin') checkPin(socket, known.sha256, shown)
+          if (known !== 'anybody' && known.by === 'pin') checkPin(socket, known.sha256, shown, ADVICE)
           settle()
           resolve(socket)
         } catch (error) {
@@ -164,24 +162,11 @@ async function readVerify(verify: TlsVerify): Promise<Verify | 'anybody'> {
   }
 }
 
-/** An error for people, with advice about this kind of address. */
+/** An error for people. */
 function plain(error: unknown, known: Verify | 'anybody', shown: string): ProxyError {
   const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
   if (code === 'PROXY_ERR_ABORTED') return dialError(error, shown)
-  if (UNTRUSTED.has(code)) return untrusted(error, known, shown)
-  const problem = tlsError(error, known === 'anybody' ? { by: 'system' } : known, shown)
+  const problem = tlsError(error, known === 'anybody' ? { by: 'system' } : known, shown, ADVICE)
   if (!problem) return dialError(error, shown)
-  if (problem.retryable) return problem
-  // Where a server of symport shows its certificate is no help here.
-  const message = problem.message.replace(/ \("symport uuid"[^)]*\)$/, '')
-  return new ProxyError('PROXY_ERR_TLS', message, { cause: problem })
-}
-
-function untrusted(cause: unknown, known: Verify | 'anybody', shown: string): ProxyError {
-  const message =
-    known !== 'anybody' && known.by === 'ca'
-      ? `the CA in the file given as ca has not signed the certificate of ${shown}`
-      : `nobody whom this machine trusts has signed the certificate of ${shown}: ` +
-        'add ?pin=sha256:… with its fingerprint, or ?ca=FILE with who has signed it'
-  return new ProxyError('PROXY_ERR_TLS', message, { cause })
+  return problem.retryable ? problem : new ProxyError('PROXY_ERR_TLS', problem.message, { cause: problem })
 }

@@ -10,7 +10,7 @@ import {
   type Listener,
   ProxyError,
 } from '../core/index.ts'
-import { bindDatagrams, connectDatagrams } from '../sockets/datagram-socket.ts'
+import { Burst, bindDatagrams, connectDatagrams } from '../sockets/datagram-socket.ts'
 import { listenError } from '../sockets/listen.ts'
 import { formatHostPort, parseHostPort } from './address.ts'
 import { DatagramLink, DatagramMemory } from './datagrams.ts'
@@ -34,8 +34,6 @@ const YOUNG = 1000
 const REFUSED_PAUSE = 100
 /** How long the far side may take to end its half of a flow, in ms. */
 const FAREWELL = 5000
-/** Datagrams that are handed to Node.js in one turn: each takes memory until the turn is over. */
-const BURST = 4096
 /** What is sent again to another address of the target; what begins a talk is small. */
 const FIRST_WORDS = 2048
 
@@ -73,21 +71,6 @@ async function listenAddress(host: string, name: string): Promise<string> {
     return (await lookup(host)).address
   } catch (error) {
     throw listenError(error instanceof Error ? error : new Error(String(error)), name)
-  }
-}
-
-/** What may still be handed to Node.js in this turn of the event loop, by all flows of a domain. */
-class Burst {
-  #left = BURST
-  readonly #refill = (): void => {
-    this.#left = BURST
-  }
-
-  take(): boolean {
-    if (this.#left === BURST) process.nextTick(this.#refill)
-    if (this.#left === 0) return false
-    this.#left--
-    return true
   }
 }
 

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import { join, linkFrom } from '../core/index.ts'
 import { SubConnection } from '../core/sub-connection.ts'
 import type { Origin } from '../sockets/requests.ts'
-import { hasBody, headersToTarget, headersToVisitor, isChunked, trailersOf } from './web-headers.ts'
+import { hasBody, headersToTarget, headersToVisitor, isChunked, reasonOf, trailersOf } from './web-headers.ts'
 import { type PageStatus, sendPage, statusFor } from './web-pages.ts'
 import { targetPath, type WebSite, type WebTarget } from './web-routes.ts'
 import type { Upstream, UpstreamRequest } from './web-upstream.ts'
@@ -108,14 +108,16 @@ export class Exchange {
     clearTimeout(this.#timer)
     const coding = answer.headers['transfer-encoding']
     answer.on('error', () => {})
-    if (this.#over || (coding !== undefined && !/^chunked$/i.test(coding))) {
+    // A 101 that names no protocol comes as an answer.
+    const unfit = (answer.statusCode ?? 0) < 200 || (coding !== undefined && !/^chunked$/i.test(coding))
+    if (this.#over || unfit) {
       this.#outgoing?.destroy()
       this.#fail(502)
       return
     }
     if (PER_CONNECTION.test(answer.headers['www-authenticate'] ?? '')) this.#upstream.keepPrivate(answer.socket)
     try {
-      response.writeHead(answer.statusCode ?? 502, answer.statusMessage ?? '', headersToVisitor(answer, request))
+      response.writeHead(answer.statusCode ?? 502, reasonOf(answer), headersToVisitor(answer, request))
     } catch {
       this.#outgoing?.destroy()
       this.#fail(502)
@@ -147,10 +149,16 @@ export class Exchange {
       this.#fail(502)
       return
     }
+    try {
+      response.writeHead(101, reasonOf(answer), headersToVisitor(answer, request, wanted))
+    } catch {
+      connection.destroy()
+      this.#fail(502)
+      return
+    }
     this.#upgraded = true
     this.#over = true
     const { socket } = upgrade
-    response.writeHead(101, answer.statusMessage ?? '', headersToVisitor(answer, request, wanted))
     response.flushHeaders()
     response.detachSocket(request.socket)
     if (upgrade.head.length > 0) socket.unshift(upgrade.head)

@@ -107,6 +107,14 @@ export function headersToVisitor(answer: IncomingMessage, request: IncomingMessa
   return list
 }
 
+/**
+ * What stands behind the status, if it can be sent on: parsers let anything through there up to the end of the line, and
+ * Node.js throws at control characters.
+ */
+export function reasonOf({ statusMessage = '' }: IncomingMessage): string {
+  return /^[\t\x20-\x7e\x80-\xff]*$/.test(statusMessage) ? statusMessage : ''
+}
+
 /** What may stand behind a message's body, of what does. */
 export function trailersOf({ rawTrailers }: IncomingMessage): [string, string][] {
   const list: [string, string][] = []
@@ -117,6 +125,12 @@ export function trailersOf({ rawTrailers }: IncomingMessage): [string, string][]
     if (!bad && !plain.startsWith('x-forwarded-')) list.push([name, value])
   }
   return list
+}
+
+/** The address in `Link.remote`, perhaps empty. A zone says which network of this machine it is, and not who. */
+export function addressOf(remote: string | undefined): string | undefined {
+  const [, ipv6, ipv4] = /^(?:\[([^\]%]*)|([^:]*))/.exec(remote ?? '') ?? []
+  return ipv6 ?? ipv4
 }
 
 function mayHaveBody(status: number): boolean {
@@ -134,8 +148,6 @@ function namedIn(connection: string | undefined): ReadonlySet<string> {
 function forwarded(authority: string, { remote, secure }: Origin): string[] {
   const port = /:(\d+)$/.exec(authority)?.[1] ?? (secure ? '443' : '80')
   const list = ['X-Forwarded-Proto', secure ? 'https' : 'http', 'X-Forwarded-Host', authority, 'X-Forwarded-Port', port]
-  // A zone says which network of this machine it is, and not who.
-  const [, ipv6, ipv4] = /^(?:\[([^\]%]*)|([^:]*))/.exec(remote ?? '') ?? []
-  const address = ipv6 ?? ipv4
+  const address = addressOf(remote)
   return !address ? list : ['X-Forwarded-For', address, 'X-Real-IP', address, ...list]
 }

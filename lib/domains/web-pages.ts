@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import { ProxyError } from '../core/index.ts'
 
 /** What is said to a visitor who cannot be served. Nothing of what lies behind the web port, or came with the request. */
@@ -26,7 +26,8 @@ export function sendPage(request: IncomingMessage, response: ServerResponse, sta
       '<style>body{font:1.1em/1.5 system-ui,sans-serif;max-width:32em;margin:15vh auto;padding:0 1em}</style>' +
       `<h1>${status} ${title}</h1><p>${text}</p></html>\n`
     : `${status} ${title}: ${text}\n`
-  response.writeHead(status, {
+  // A reason that another try has left behind would be sent.
+  response.writeHead(status, STATUS_CODES[status] ?? '', {
     'content-type': html ? 'text/html; charset=utf-8' : 'text/plain; charset=utf-8',
     'content-length': Buffer.byteLength(body),
     'cache-control': 'no-store',

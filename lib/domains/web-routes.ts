@@ -47,6 +47,16 @@ export class WebRoutes {
     this.onRemoved(site)
   }
 
+  /** Without `*.suffix`, and the paths on all hosts. */
+  hosts(): string[] {
+    return [...this.#hosts.keys()].filter((host) => host !== '' && !host.startsWith('*.'))
+  }
+
+  /** Whether a listener says this very host. */
+  names(host: string): boolean {
+    return host !== '' && this.#hosts.has(host)
+  }
+
   hasHost(request: IncomingMessage): boolean {
     const host = readTarget(request)?.host
     return host !== undefined && hostsFor(host).some((key) => this.#hosts.has(key))

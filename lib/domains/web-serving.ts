@@ -1,8 +1,9 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { customerOf, isLoopback, parseIp } from '../sockets/ip.ts'
 import type { Origin } from '../sockets/requests.ts'
 import { Exchange, type Visit } from './web-exchange.ts'
-import { hasBody, isClear } from './web-headers.ts'
+import { addressOf, hasBody, isClear } from './web-headers.ts'
 import { type PageStatus, sendPage } from './web-pages.ts'
 import { readTarget, type WebRoutes, type WebSite } from './web-routes.ts'
 import type { WebSockets } from './web-sockets.ts'
@@ -15,17 +16,22 @@ export interface WebOptions {
   readonly reserved?: readonly string[] | undefined
   /** How often somebody at a WebSocket has to show that they are there, in ms. Default 30,000. */
   readonly pingInterval?: number | undefined
+  /** Requests and WebSockets that one listener may have at once. Default 1,024. */
+  readonly visits?: number | undefined
 }
 
-/** Requests and WebSockets that one listener may have at once. */
-const MOST_VISITS = 1024
+/** Who is at one listener. */
+interface Visits {
+  count: number
+  readonly byCustomer: Map<string, number>
+}
 
 /** What is loaded for the first request: brings each to where its listener wants it. */
 export class WebServing {
   readonly #routes: WebRoutes
   readonly #options: WebOptions
   readonly #upstreams = new Map<WebSite, Upstream>()
-  readonly #visits = new Map<WebSite, number>()
+  readonly #visits = new Map<WebSite, Visits>()
   /** Who is served on a connection. */
   readonly #here = new WeakMap<Duplex, Set<() => void>>()
   #sockets: Promise<WebSockets> | undefined
@@ -94,17 +100,28 @@ export class WebServing {
     else sendPage(visit.request, visit.response, 503)
   }
 
-  /** Counts somebody until it is answered or gone. Answers whether there is room. */
-  #enter({ site, request: { socket }, response }: Visit, onClose: () => void): boolean {
-    const visits = this.#visits.get(site) ?? 0
-    if (visits >= MOST_VISITS) return false
-    this.#visits.set(site, visits + 1)
+  /**
+   * Counts somebody until it is answered or gone. Answers whether there is room: nobody takes more of it than is left for
+   * all others. This machine does not count, as it may be a proxy, for many.
+   */
+  #enter({ site, origin, request: { socket }, response }: Visit, onClose: () => void): boolean {
+    const visits = this.#visits.get(site) ?? { count: 0, byCustomer: new Map<string, number>() }
+    const ip = parseIp(addressOf(origin.remote) ?? '')
+    const customer = ip && !isLoopback(ip) ? customerOf(ip) : undefined
+    const own = customer === undefined ? 0 : (visits.byCustomer.get(customer) ?? 0)
+    if (own >= (this.#options.visits ?? 1024) - visits.count) return false
+    this.#visits.set(site, visits)
+    visits.count++
+    if (customer !== undefined) visits.byCustomer.set(customer, own + 1)
     const here = this.#here.get(socket) ?? this.#watch(socket)
     const leave = (): void => {
       if (!here.delete(leave)) return
-      const left = (this.#visits.get(site) ?? 1) - 1
-      if (left > 0) this.#visits.set(site, left)
-      else this.#visits.delete(site)
+      if (--visits.count === 0) this.#visits.delete(site)
+      if (customer !== undefined) {
+        const left = (visits.byCustomer.get(customer) ?? 1) - 1
+        if (left > 0) visits.byCustomer.set(customer, left)
+        else visits.byCustomer.delete(customer)
+      }
       onClose()
     }
     here.add(leave)

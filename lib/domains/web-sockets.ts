@@ -15,8 +15,8 @@ const BOUNDS = {
   closeTimeout: 30_000,
 }
 /** Bytes that wait for a slow visitor before the target has to wait too, and how few are left when it goes on. */
-const FULL = 1_048_576
-const LOW = 262_144
+const FULL = 262_144
+const LOW = 65_536
 /** How long the target may go on when the visitor has gone, in ms: nobody hears it, but it may have something to finish. */
 const LINGER = 5000
 

@@ -3,7 +3,7 @@ import { Duplex } from 'node:stream'
 import type { ListenContext } from '../core/index.ts'
 
 /** Connections to a target that wait for the next request. */
-const MOST_IDLE = 16
+const MOST_IDLE = 64
 /** How long, in ms: less than the 5 s after which many servers close theirs. */
 const IDLE_TIME = 4000
 /** How long a target may take to end a connection that is over, in ms. */
@@ -81,6 +81,7 @@ export class Upstream extends Agent {
   override keepSocketAlive(connection: Duplex): boolean {
     if (this.#closed || this.#private.has(connection)) return false
     this.#idle.set(connection, setTimeout(() => this.retire(connection), IDLE_TIME).unref())
+    connection.once('data', onStray)
     return true
   }
 
@@ -95,6 +96,7 @@ export class Upstream extends Agent {
   #wake(connection: Duplex): void {
     clearTimeout(this.#idle.get(connection))
     this.#idle.delete(connection)
+    connection.off('data', onStray)
   }
 
   #open(from: string | undefined, done: Done, onOpen?: (connection: Duplex) => void): void {
@@ -109,6 +111,11 @@ export class Upstream extends Agent {
       (error) => done(error, new Duplex()),
     )
   }
+}
+
+/** Said by a target that nobody has asked: whoever came next would take it for an answer. */
+function onStray(this: Duplex): void {
+  this.destroy()
 }
 
 type Done = (error: Error | null, connection: Duplex) => void

@@ -18,6 +18,10 @@ export interface Web {
   claims(request: IncomingMessage): boolean
   /** Whether a listener has what a request asks for: for a web port that has more than this. */
   serves(request: IncomingMessage): boolean
+  /** The names of hosts that listeners have at this moment: those that they say, without `*.suffix`. */
+  hosts(): readonly string[]
+  /** Whether a listener has this very host: in lower case, without a port. */
+  hasHost(host: string): boolean
   /** Lets idle connections to targets go, and takes nothing more. What is under way ends with its sub-connections. */
   close(): void
 }
@@ -56,6 +60,8 @@ export function createWeb(options: WebOptions = {}): Web {
 
     claims: (request) => routes.hasHost(request),
     serves: (request) => routes.serves(request),
+    hosts: () => routes.hosts(),
+    hasHost: (host) => routes.names(host),
 
     close() {
       closed = true

@@ -81,6 +81,24 @@ export async function connectDatagrams(options: DatagramSocketOptions): Promise<
   }
 }
 
+/** Datagrams that are handed to Node.js in one turn: each takes memory until the turn is over. */
+const BURST = 4096
+
+/** What may still be handed to Node.js in this turn of the event loop, by all that share it. */
+export class Burst {
+  #left = BURST
+  readonly #refill = (): void => {
+    this.#left = BURST
+  }
+
+  take(): boolean {
+    if (this.#left === BURST) process.nextTick(this.#refill)
+    if (this.#left === 0) return false
+    this.#left--
+    return true
+  }
+}
+
 async function settled(socket: Socket, begin: (done: (error?: Error) => void) => void): Promise<void> {
   try {
     await new Promise<void>((resolve, reject) => {

@@ -20,6 +20,22 @@ export type Verify =
   | { readonly by: 'ca'; readonly pem: string }
   | { readonly by: 'pin'; readonly sha256: string }
 
+/** What people can do about a certificate, where they say how it is checked. */
+export interface Advice {
+  /** Where the new fingerprint stands. */
+  readonly pin: string
+  /** How a CA is given. */
+  readonly ca: string
+  /** What helps if nobody has signed it whom this machine trusts. */
+  readonly untrusted: string
+}
+
+const OF_A_SERVER: Advice = {
+  pin: ' ("symport uuid" there shows it)',
+  ca: 'given with --ca',
+  untrusted: 'pin it with --pin, or give its CA with --ca',
+}
+
 /**
  * Reads `sha256:HEX`, with or without colons between the bytes, in upper or lower case.
  *
@@ -86,14 +102,14 @@ async function systemCertificates(): Promise<string[] | undefined> {
  *
  * @throws ProxyError PROXY_ERR_DIAL_FAILED if not
  */
-export function checkPin(socket: TLSSocket, sha256: string, name: string): void {
+export function checkPin(socket: TLSSocket, sha256: string, name: string, advice: Advice = OF_A_SERVER): void {
   const chain = presented(socket)
   const [leaf] = chain
   if (!leaf) throw rejected(`${name} shows no certificate`)
   const at = chain.findIndex((certificate) => fingerprintOf(certificate) === `sha256:${sha256}`)
   if (at < 0) {
     throw rejected(
-      `no certificate of ${name} fits the pin: it is another server, or has a new certificate ("symport uuid" there shows it)`,
+      `no certificate of ${name} fits the pin: it is another server, or has a new certificate${advice.pin}`,
     )
   }
   for (const certificate of chain.slice(0, at + 1)) checkDates(certificate, name)
@@ -134,7 +150,12 @@ function checkDates(certificate: X509Certificate, name: string): void {
 }
 
 /** In plain words why TLS failed; undefined if that is not about TLS. `name` is the server's, for people. */
-export function tlsError(error: unknown, verify: Verify, name: string): ProxyError | undefined {
+export function tlsError(
+  error: unknown,
+  verify: Verify,
+  name: string,
+  advice: Advice = OF_A_SERVER,
+): ProxyError | undefined {
   if (error instanceof ProxyError) return error
   const code = errorCode(error)
   switch (code) {
@@ -154,8 +175,8 @@ export function tlsError(error: unknown, verify: Verify, name: string): ProxyErr
     case 'INVALID_CA':
       return rejected(
         verify.by === 'ca'
-          ? `the CA given with --ca has not signed the certificate of ${name}`
-          : `nobody whom this machine trusts has signed the certificate of ${name}: pin it with --pin, or give its CA with --ca`,
+          ? `the CA ${advice.ca} has not signed the certificate of ${name}`
+          : `nobody whom this machine trusts has signed the certificate of ${name}: ${advice.untrusted}`,
         error,
       )
     case 'CERT_REVOKED':

@@ -129,7 +129,7 @@ test('absolute form: the target gets the request as its own, without what is for
   assert.equal(target.got.length, 1)
   const [got] = target.got
   assert.equal(got?.url, '/a/b?c=%20d')
-  assert.deepEqual(got?.raw, ['Host', target.place, 'X-Kept', 'k', 'Connection', 'close'])
+  assert.deepEqual(got?.raw, ['Host', target.place, 'X-Kept', 'k', 'Connection', 'keep-alive'])
   const [head = '', body] = answer.split('\r\n\r\n')
   assert.match(head, /^HTTP\/1.1 203 Well\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Thing: x\r\n/)
   assert.doesNotMatch(head, /Proxy-|X-Hop/i)
@@ -268,12 +268,65 @@ test('a WebSocket in absolute form works', async () => {
   await nothingLeft(stage.near, stage.exit)
 })
 
+test('an offer to become something else than a WebSocket is ignored, and does not reach the target', async () => {
+  await using target = await site()
+  await using stage = await dynamicStage('http')
+  const offer = 'Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n'
+  const line = `http://${target.place}/ HTTP/1.1\r\n${offer}`
+  const client = await stage.client()
+  for (const request of [`GET ${line}\r\n`, `POST ${line}Content-Length: 3\r\n\r\nabc`]) {
+    client.write(request)
+    assert.match(String((await soon(once(client, 'data'), 'an answer'))[0]), /^HTTP\/1.1 200 OK\r\n/)
+  }
+  client.destroy()
+  assert.deepEqual(
+    target.got.map(({ method, body, raw }) => [method, body, raw.filter((text) => /h2c|^http2|^upgrade/i.test(text))]),
+    [
+      ['GET', '', []],
+      ['POST', 'abc', []],
+    ],
+  )
+  await nothingLeft(stage.near, stage.exit)
+})
+
+test('a tunnel or WebSocket behind a request that is not answered yet ends the connection', async () => {
+  await using target = await program()
+  await using stage = await dynamicStage('http')
+  const place = `127.0.0.1:${target.port}`
+  const waiting = `GET http://${place}/ HTTP/1.1\r\nHost: x\r\n\r\n`
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: websocket\r\n'
+  for (const next of [`CONNECT ${place} HTTP/1.1\r\nHost: x\r\n\r\n`, waiting.replace(/\r\n$/, `${upgrade}\r\n`)]) {
+    assert.equal(await say(stage.port, waiting + next), '')
+  }
+  await nothingLeft(stage.near, stage.exit)
+})
+
+test('an answer that cannot be passed on is 502, or goes without its reason, and nobody else suffers', async () => {
+  const switched = 'Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n'
+  await using stage = await dynamicStage('http')
+  for (const [said, toPlain, toUpgrade] of [
+    ['HTTP/1.1 200 O\x01K\r\nContent-Length: 2\r\n\r\nok', /^HTTP\/1.1 200 \r\n/, /^HTTP\/1.1 200 \r\n/],
+    [`HTTP/1.1 101 O\x01K\r\n${switched}`, /^HTTP\/1.1 502 Bad Gateway\r\n/, /^HTTP\/1.1 101 \r\n/],
+    ['HTTP/1.1 101 OK\r\n\r\nhello', /^HTTP\/1.1 502 Bad Gateway\r\n/, /^HTTP\/1.1 502 Bad Gateway\r\n/],
+    ['HTTP/1.1 204 OK\r\nContent-Length: 2\r\n\r\n', /^HTTP\/1.1 204 OK\r\n(?!.*Length)/s, /^HTTP\/1.1 204/],
+  ] as const) {
+    await using target = await program((socket) => void socket.once('data', () => socket.end(said, 'latin1')))
+    const line = `GET http://127.0.0.1:${target.port}/ HTTP/1.1\r\nHost: x\r\n`
+    assert.match(await say(stage.port, `${line}Connection: close\r\n\r\n`), toPlain, said)
+    const client = await stage.client()
+    client.write(`${line}${switched}`)
+    assert.match(String((await soon(once(client, 'data'), said))[0]), toUpgrade, said)
+    client.destroy()
+  }
+  await nothingLeft(stage.near, stage.exit)
+})
+
 test('an upgrade that the target does not want gets its answer', async () => {
   await using target = await program((socket) => {
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno'))
   })
   await using stage = await dynamicStage('http')
-  const upgrade = 'Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n'
+  const upgrade = 'Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n'
   const place = `127.0.0.1:${target.port}`
   const answer = await say(stage.port, `GET http://${place}/ HTTP/1.1\r\n${upgrade}\r\n`)
   assert.match(answer, /^HTTP\/1.1 200 OK\r\n[\s\S]*Connection: close\r\n\r\nno$/)
@@ -450,17 +503,53 @@ test('a connection serves one request after the other, for several targets', asy
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   for (const [target, body] of [
     [one, 'one'],
+    [one, 'one'],
     [two, 'two'],
     [one, 'one'],
   ] as const) {
     assert.equal(await text(await ask(stage.port, `http://${target.place}/`, { agent })), body)
   }
+  assert.deepEqual(
+    stage.asked,
+    [one, two, one].map(({ place }) => `tcp://${place}`),
+  )
   assert.equal(Object.values(agent.freeSockets).flat().length, 1)
   // What has been said before the listener is closed is answered, and the connection is closed then.
   const ended = once(Object.values(agent.freeSockets).flat()[0] as Socket, 'close')
   await stage.listener.close()
   await soon(ended, 'an idle connection is closed')
   agent.destroy()
+  await nothingLeft(stage.near, stage.exit)
+})
+
+test('a connection to a target is of one client, for what may be asked twice, and asked again on another if it has gone', async () => {
+  let connections = 0
+  await using target = await program((socket) => {
+    const mine = ++connections
+    let requests = 0
+    socket.on('end', () => socket.end())
+    socket.on('data', () => {
+      // The second one has come to the end of its time just then.
+      if (++requests === 2) socket.resetAndDestroy()
+      else socket.write(`HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n${mine}`)
+    })
+  })
+  await using stage = await dynamicStage('http')
+  const url = `http://127.0.0.1:${target.port}/`
+  const agents = [1, 2].map(() => new Agent({ keepAlive: true, maxSockets: 1 }))
+  const answers: string[] = []
+  for (const [client, method, headers] of [
+    [0, 'GET', {}],
+    [1, 'GET', {}],
+    [0, 'GET', {}],
+    [1, 'GET', { authorization: 'Negotiate x' }],
+    [1, 'DELETE', {}],
+  ] as const) {
+    const options = { agent: agents[client], method, headers: { host: 'x', ...headers } }
+    answers.push(await text(await ask(stage.port, url, options)))
+  }
+  assert.deepEqual(answers, ['1', '2', '3', '4', '5'])
+  for (const agent of agents) agent.destroy()
   await nothingLeft(stage.near, stage.exit)
 })
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { request } from 'node:http'
+import { request, type ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,7 +8,7 @@ import { ProxyError } from '../../lib/core/index.ts'
 import { createWeb } from '../../lib/domains/web.ts'
 import { onePortServer } from '../helpers/contract/one-port.ts'
 import { pattern, program } from '../helpers/contract/programs.ts'
-import { soon, watchForStrays } from '../helpers/contract/strays.ts'
+import { eventually, soon, watchForStrays } from '../helpers/contract/strays.ts'
 import { ask, target, webPort } from '../helpers/contract/web-port.ts'
 
 /** What goes wrong between a visitor and a target, and what HTTP has besides plain requests. */
@@ -133,6 +133,66 @@ test('a new connection that breaks is not tried again', async () => {
   await port.listen('/', there.port)
   assert.equal((await ask(port.port, '/')).status, 502)
   assert.equal(asked, 1)
+})
+
+test('what a target says on an idle connection is an answer to nobody', async () => {
+  await using there = await byHand(ok)
+  await using port = await webPort()
+  await port.listen('/', there.port)
+  assert.equal((await ask(port.port, '/')).body, 'ok')
+  const [idle] = there.sockets
+  assert.ok(idle && !idle.readableEnded)
+  idle.write('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil')
+  await eventually(() => there.sockets.size === 0, 'the end of that connection')
+  assert.equal((await ask(port.port, '/')).body, 'ok')
+})
+
+test('an answer that cannot be passed on is 502, or goes without its reason, and nobody else suffers', async () => {
+  const switched = 'Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n'
+  const upgrade = `GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n${switched}`
+  const plain = 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+  await using healthy = await byHand(ok)
+  await using port = await webPort()
+  await port.listen('/healthy', healthy.port)
+  for (const [said, toPlain, toUpgrade] of [
+    ['HTTP/1.1 200 O\x01K\r\nContent-Length: 2\r\n\r\nok', /^HTTP\/1.1 200 \r\n/, /^HTTP\/1.1 200 \r\n/],
+    [`HTTP/1.1 101 O\x01K\r\n${switched}`, /^HTTP\/1.1 502 Bad Gateway\r\n/, /^HTTP\/1.1 101 \r\n/],
+    ['HTTP/1.1 101 OK\r\n\r\nhello', /^HTTP\/1.1 502 Bad Gateway\r\n/, /^HTTP\/1.1 502 Bad Gateway\r\n/],
+  ] as const) {
+    await using there = await byHand((socket) => void socket.write(said, 'latin1'))
+    const listener = await port.listen('/', there.port)
+    assert.match(await raw(port.port, plain, /\r\n\r\n/), toPlain, said)
+    assert.match(await raw(port.port, upgrade, /\r\n\r\n/), toUpgrade, said)
+    assert.equal((await ask(port.port, '/healthy')).body, 'ok', said)
+    await listener.close()
+  }
+})
+
+test('one visitor leaves as much room as they take', async () => {
+  const held: ServerResponse[] = []
+  await using there = await target((_, response) => void held.push(response))
+  await using port = await webPort({ visits: 8 }, { trustedProxies: ['127.0.0.1'] })
+  await port.listen('/', there.port)
+  const from = (address: string): ReturnType<typeof ask> =>
+    ask(port.port, '/', { headers: { 'X-Forwarded-For': address } })
+  const statuses: number[] = []
+  const waiting = ['192.0.2.1', '2001:db8::1']
+    .flatMap((address) => Array.from({ length: 4 }, () => address))
+    .map(async (address) => void statuses.push((await from(address)).status))
+  await eventually(() => held.length + statuses.length === 8, 'all are answered or held')
+  assert.deepEqual(statuses, [503, 503])
+  // The same customer, and others.
+  assert.equal((await from('2001:db8::2')).status, 503)
+  waiting.push(from('192.0.2.3').then(({ status }) => void statuses.push(status)))
+  waiting.push(from('127.0.0.1').then(({ status }) => void statuses.push(status)))
+  await eventually(() => held.length === 8, 'there is room for others')
+  for (const response of held) response.end()
+  await soon(Promise.all(waiting), 'all answers')
+  // Who has been answered takes no room, and a proxy on this machine stands for many.
+  const again = ['192.0.2.1', '127.0.0.1'].flatMap((address) => Array.from({ length: 4 }, () => from(address)))
+  await eventually(() => held.length === 16, 'all eight')
+  for (const response of held) response.end()
+  assert.ok((await Promise.all(again)).every(({ status }) => status === 200))
 })
 
 test('an idle connection that the target ends is not used again', async () => {
