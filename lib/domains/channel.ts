@@ -2,8 +2,8 @@ import { type ListenContext, type Listener, ProxyError, type SubConnection } fro
 import { isChannelName, readChannel, readTunnel } from './channel-address.ts'
 import type { Domain } from './domain.ts'
 
-/** Names at once, of all nodes together. */
-const MAX_NAMES = 10_000
+/** Names at once, of all nodes together: more than `ChannelNames` lets anybody have who was granted none. */
+const MAX_NAMES = 32_768
 
 /** The channels of a server: who has registered which name. */
 export interface Channels {

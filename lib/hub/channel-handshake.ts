@@ -41,7 +41,7 @@ export interface ChannelOptions extends Abortable, MainOptions, ChannelSecret {
   readonly tries: ChannelTries
   /** How long all of it may take, in ms. Default 10,000. */
   readonly timeout?: number | undefined
-  /** The other end has said something. */
+  /** The other end has said what a handshake begins with, or what it never does. */
   readonly onHeard?: (() => void) | undefined
 }
 
@@ -79,8 +79,14 @@ async function establish(
   try {
     return await withDeadline(link, options, start, (_link, _reader, error) => link.destroy(error))
   } catch (error) {
-    // Why the server has closed it, or the other node, tells more than that it is closed.
-    if (error instanceof ProxyError && error.code === 'PROXY_ERR_LINK_LOST' && error.cause instanceof ProxyError) {
+    // Why the server has closed it, or the other node, tells a joiner more than that it is closed. Whoever offers would
+    // be told of guesses that nobody has made.
+    if (
+      role === 'dialler' &&
+      error instanceof ProxyError &&
+      error.code === 'PROXY_ERR_LINK_LOST' &&
+      error.cause instanceof ProxyError
+    ) {
       throw error.cause
     }
     throw error
@@ -135,12 +141,14 @@ async function trying<T>(reader: LinkReader, tries: ChannelTries, run: (attempt:
 
 async function readVersioned(reader: LinkReader, length: number, options: ChannelOptions): Promise<Buffer> {
   const version = await reader.read(VERSION.length)
-  options.onHeard?.()
   if (!version.equals(VERSION)) {
+    options.onHeard?.()
     const text = `channel ${options.name}: version ${version[0]} of the handshake is not known here`
     throw new ProxyError('PROXY_ERR_HANDSHAKE', text)
   }
-  return await reader.read(length)
+  const message = await reader.read(length)
+  options.onHeard?.()
+  return message
 }
 
 /** A password is the same however a keyboard composes its letters. */

@@ -5,6 +5,12 @@ import type { Connected } from './events.ts'
 import { closeWhenIdle } from './nested.ts'
 import type { RelayContext } from './relay.ts'
 
+/**
+ * Failures in one minute, of the 10 that the offering node has for all who join: who has a wrong password, and a program
+ * that tries again and again, is not to keep the others out.
+ */
+const MAX_FAILURES = 3
+
 export interface JoinOptions {
   readonly context: RelayContext
   /** Opens the way to whoever offers the channel; `byPeer`: it is another one for each peer. */
@@ -29,7 +35,7 @@ export class JoinedChannel {
   constructor(secret: ChannelSecret, options: JoinOptions) {
     this.#secret = secret
     this.#options = options
-    this.#tries = new ChannelTries(secret.name)
+    this.#tries = new ChannelTries(secret.name, { failures: MAX_FAILURES })
   }
 
   /** Whether nothing is remembered here. */

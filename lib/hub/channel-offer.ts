@@ -20,7 +20,7 @@ import type { RelayContext } from './relay.ts'
 
 /** Those that have joined one channel. */
 const MAX_JOINED = 1024
-/** Handshakes of one channel at once. One more takes the place of the oldest that has said nothing. */
+/** Handshakes of one channel at once. One more takes the place of the oldest that has not begun: that costs it no try. */
 const MAX_HANDSHAKES = 64
 /** A joiner closes what it does not use long before. */
 const IDLE = 300_000
@@ -43,6 +43,14 @@ export interface OfferOptions {
   readonly onProxy: (proxy: Proxy, peer: Connected) => void
 }
 
+interface Handshake {
+  readonly link: Link
+  /** It has not begun. */
+  silent: boolean
+  /** Why this side has given it up. */
+  givenUp?: ProxyError | undefined
+}
+
 /** A channel that this side offers at one peer: answers those who join. */
 export class ChannelOffer {
   readonly #secret: ChannelSecret
@@ -50,7 +58,7 @@ export class ChannelOffer {
   readonly #options: OfferOptions
   readonly #domains: readonly DomainPlugin[]
   readonly #policy: Policy
-  readonly #handshakes = new Set<{ readonly link: Link; silent: boolean }>()
+  readonly #handshakes = new Set<Handshake>()
   /** When a failure of this code was told last. */
   readonly #told = new Map<string, number>()
   #joined = 0
@@ -75,7 +83,7 @@ export class ChannelOffer {
     const { context, tries, signal, onProxy } = this.#options
     const { budget, limits } = context
     const link = linkFrom(sub, sub.remote, 'channel')
-    const handshake = { link, silent: true }
+    const handshake: Handshake = { link, silent: true }
     const onHeard = (): void => {
       handshake.silent = false
     }
@@ -93,7 +101,7 @@ export class ChannelOffer {
       closeWhenIdle(proxy, IDLE)
       onProxy(proxy, this.#peer)
     } catch (error) {
-      const reason = ProxyError.from(error, 'PROXY_ERR_HANDSHAKE')
+      const reason = handshake.givenUp ?? ProxyError.from(error, 'PROXY_ERR_HANDSHAKE')
       if (!counted) link.destroy(reason)
       // Somebody looked whether there is anybody, and went without a word.
       if (handshake.silent && !OURS.has(reason.code)) return
@@ -116,6 +124,7 @@ export class ChannelOffer {
     for (const handshake of this.#handshakes) {
       if (!handshake.silent) continue
       this.#handshakes.delete(handshake)
+      handshake.givenUp = full
       handshake.link.destroy(full)
       return
     }

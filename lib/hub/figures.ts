@@ -59,6 +59,17 @@ export class Live {
   }
 }
 
+/** One that this side has opened in a main connection which goes through the peer, for a mapping. */
+export class RelayedLive extends Live {
+  override get bytesIn(): number {
+    return this.sub.bytesWritten
+  }
+
+  override get bytesOut(): number {
+    return this.sub.bytesRead
+  }
+}
+
 /** All that live, chained by age: the newest are found without a look at the others. */
 export class Ages implements Iterable<Live> {
   #newest: Live | undefined

@@ -18,6 +18,8 @@ export interface Opened {
   /** Who came in. */
   readonly from: string | undefined
   readonly to: Endpoint
+  /** It is none of the peer's own, but in a main connection that goes through one of these: a channel. */
+  readonly relayed?: boolean | undefined
 }
 
 /** What others keep about mappings. */
@@ -172,10 +174,14 @@ export class LiveMapping implements MappingIdentity {
     const forward = this.#settings.Forward
     try {
       const peer = pool.pick(this.#wanted) ?? (await this.#wait(over))
-      if (relay?.serves(forward)) return await this.#counted(peer, () => this.#openThrough(relay, peer, to, from))
       const there = to ?? forward
-      const sub = await this.#counted(peer, () => peer.proxy.open({ to: there, from }))
-      onOpened?.(sub, { mapping: this.id, peer, from, to: there })
+      const relayed = relay?.serves(forward) ?? false
+      const sub = await this.#counted(peer, () => {
+        return relay && relayed ? this.#openThrough(relay, peer, to, from) : peer.proxy.open({ to: there, from })
+      })
+      const opened = { mapping: this.id, peer, from }
+      if (relayed) onOpened?.(sub, { ...opened, to: { Domain: there.Domain, Addr: there.Addr }, relayed })
+      else onOpened?.(sub, { ...opened, to: there })
       return sub
     } catch (error) {
       const reason = ProxyError.from(error, 'PROXY_ERR_NO_PEER')

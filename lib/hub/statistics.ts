@@ -9,7 +9,7 @@ import {
 import type { JsonFile } from '../store/json-file.ts'
 import type { StateFolder } from '../store/state-folder.ts'
 import type { Connected } from './events.ts'
-import { Ages, Instance, Live, MappingRecord, NodeRecord, Sums, Table } from './figures.ts'
+import { Ages, Instance, Live, MappingRecord, NodeRecord, RelayedLive, Sums, Table } from './figures.ts'
 import type { ConnectionStatus, InstanceStatus, MappingStatus, NodeStatus, Totals } from './operations.ts'
 import { openStatistics, type SavedNode, type SavedStatistics, savedSums } from './statistics-file.ts'
 
@@ -40,6 +40,8 @@ export interface Opened {
   readonly peer: Connected
   /** Where it leads at the peer. */
   readonly to?: Endpoint | undefined
+  /** It is in a channel. */
+  readonly relayed?: boolean | undefined
 }
 
 export type NodeFigures = Pick<
@@ -127,22 +129,44 @@ export class Statistics implements AsyncDisposable {
 
   /**
    * A mapping has opened a sub-connection: it counts for the mapping too. Those that nobody tells of here count for their
-   * node only, and from the moment in which they have connected; these count at once, also if the dial fails later.
+   * node only, and from the moment in which they have connected; these count at once, also if the dial fails later. What
+   * is in a channel counts for the mapping only: for the node, what carries the channel does.
    */
-  opened(sub: SubConnection, { mapping, peer, to }: Opened): void {
+  opened(sub: SubConnection, { mapping, peer, to, relayed = false }: Opened): void {
     const { main } = peer.proxy
     const instance = this.#instances.get(main)
     if (!instance || this.#closed) return
+    if (relayed) {
+      this.#relayed(new RelayedLive(sub, instance, to), mapping)
+      return
+    }
     const live = instance.lives.get(sub) ?? this.#open(instance, sub, to)
     if (live.mapping) return
+    this.#add(live, mapping)
+    live.to = to
+    // It may have ended before anybody could tell.
+    if (main.reason || instance.over || (sub.over && sub.destroyed)) this.#end(live)
+  }
+
+  #add(live: Live, mapping: string): void {
     const record = this.#mappings.get(mapping) ?? this.#mappings.add(new MappingRecord(mapping, live.created))
     record.last = live.created
     record.sums.connections++
     record.alive.add(live)
     live.mapping = record
-    live.to = to
-    // It may have ended before anybody could tell.
-    if (main.reason || instance.over || (sub.over && sub.destroyed)) this.#end(live)
+  }
+
+  #relayed(live: Live, mapping: string): void {
+    const { sub } = live
+    this.#changes++
+    this.#add(live, mapping)
+    // The core tells of it as one of a main connection that is not known here.
+    const end = (): void => {
+      this.#changes++
+      this.#endOf(live)
+    }
+    if (sub.closed) end()
+    else sub.once('close', end)
   }
 
   /** It was removed. What it has carried stays in `totals`. */
@@ -192,11 +216,17 @@ export class Statistics implements AsyncDisposable {
 
   /** What was added to each call becomes part of the sums, in one go. */
   #end(live: Live): void {
-    const { instance, mapping } = live
+    const { instance } = live
     this.#changes++
     instance.lives.delete(live.sub)
     this.#ages.delete(live)
     for (const sums of [this.#total, instance.node.sums, instance.sums]) sums.end(live)
+    this.#endOf(live)
+  }
+
+  /** For its mapping. */
+  #endOf(live: Live): void {
+    const { mapping } = live
     if (!mapping) return
     mapping.alive.delete(live)
     mapping.sums.end(live)

@@ -17,6 +17,8 @@ export interface PolicyOptions {
 /** Domains whose addresses are `host:port`, of which `--allow-ports` speaks. */
 const WITH_PORTS: readonly string[] = ['tcp', 'udp']
 
+const PROXIES: readonly string[] = ['socks5', 'http', 'mixed']
+
 /**
  * The rules of `--allow`, `--allow-ports` and `--allow-names`. What they do not name is denied. None tells TCP from UDP:
  * who may have `127.0.0.1:53` may have both, as most services that speak both expect.
@@ -32,6 +34,8 @@ export function createPolicy({ dial, listenPorts, names }: PolicyOptions): Polic
     },
 
     listen(at: Endpoint): void {
+      // Its clients' targets would have no way to the side that asks, and their passwords stand in a file of this one.
+      if (PROXIES.includes(at.Domain)) throw denied(`a proxy (${at.Domain}) is listened for on one's own side only`)
       if (listenPorts === 'any') return
       if (hasName(at.Domain)) {
         if (names !== undefined && mayHaveName(names, at.Addr)) return

@@ -36,13 +36,14 @@ const NEVER = nets(
   '::1',
   'fe80::/10',
   'ff00::/8',
-  // Metadata: Alibaba, Azure, Oracle, AWS, Google, Oracle. That of most others is link-local.
+  // Metadata: Alibaba, Azure, Oracle, AWS, Google, Oracle, Scaleway. That of most others is link-local.
   '100.100.100.200',
   '168.63.129.16',
   '192.0.0.192',
   'fd00:ec2::/32',
   'fd20:ce::254',
   'fd00:c1::a9fe:a9fe',
+  'fd00:42::42',
   // Where the IPv4 address stands in these (RFC 8215) is known to who runs the translator only.
   '64:ff9b:1::/48',
 )

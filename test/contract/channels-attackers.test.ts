@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'
-import { linkFrom, Proxy } from '../../lib/core/index.ts'
+import { linkFrom, Proxy, ProxyError } from '../../lib/core/index.ts'
 import { Hidden } from '../../lib/domains/hidden.ts'
 import { answerChannel, joinChannel } from '../../lib/hub/channel-handshake.ts'
 import { ChannelTries } from '../../lib/hub/channel-tries.ts'
+import { beginCpace } from '../../lib/hub/cpace.ts'
 import { dialProgram, echo, ending, pattern, readAll } from '../helpers/contract/programs.ts'
 import { eventually, soon, watchForStrays } from '../helpers/contract/strays.ts'
 import { duplexPair } from '../helpers/core/duplex-pair.ts'
@@ -76,13 +77,13 @@ test(
       )
       return near
     }
-    for (let guess = 0; guess < 11; guess++) await unservedCode(joiner, guess)
+    for (let guess = 0; guess < 4; guess++) await unservedCode(joiner, guess)
     const codes = joiner.told('unserved').map(({ reason }) => reason.code)
     assert.equal(codes.at(-1), 'PROXY_ERR_CHANNEL_LIMIT')
     assert.equal(codes.filter((code) => code === 'PROXY_ERR_CHANNEL_LIMIT').length, 1)
     assert.deepEqual(
       await Promise.all(guesses),
-      Array.from({ length: 10 }, () => 'PROXY_ERR_CHANNEL_PASSWORD'),
+      Array.from({ length: 3 }, () => 'PROXY_ERR_CHANNEL_PASSWORD'),
     )
     // The offerer was only looked at.
     assert.deepEqual(offerer.told('channel-failed'), [])
@@ -232,6 +233,47 @@ test('garbage inside a channel, from 300 at once, hurts nobody who knows the pas
   await attacker[Symbol.asyncDispose]()
   await Promise.all(over)
   await eventually(() => [...proxyOf(stage.server.nodes, 'offerer').subConnections].length <= 1, 'something is left')
+})
+
+test('handshakes that never begin are in the way of none that does', LIMIT, async () => {
+  await using target = await echo()
+  await using stage = await channelStage()
+  const offerer = await stage.node('offerer', {
+    offers: [{ Listen: named('channel', 'ssh'), Forward: target.endpoint }],
+  })
+  const attacker = await stage.node('attacker')
+  const { server } = attacker.node
+  assert.ok(server)
+  const over: Promise<unknown>[] = []
+  for (let number = 0; number < 64; number++) {
+    const sub = await server.proxy.dial(CHANNEL)
+    sub.on('error', () => {})
+    over.push(new Promise((resolve) => sub.once('close', resolve)))
+    // All but the last byte of message 1.
+    await new Promise((resolve) => sub.write(Buffer.alloc(48, 1), resolve))
+  }
+  const joiner = await stage.node('joiner', { listeners: [{ Listen: ANY_TCP, Forward: named('channel', 'ssh') }] })
+  const socket = await dialProgram(joiner.bound())
+  socket.end('hello')
+  assert.equal(String(await soon(readAll(socket), 'an answer')), 'hello')
+  await Promise.race(over)
+  assert.equal((await offerer.event('channel-failed')).reason.code, 'PROXY_ERR_TOO_MANY_HANDSHAKES')
+})
+
+test('a joiner that calls its own end a wrong password was not compared with anything', LIMIT, async () => {
+  await using stage = await channelStage()
+  const offerer = await stage.node('offerer', { offers: [{ Listen: named('channel', 'ssh'), Forward: ANY_TCP }] })
+  const attacker = await stage.node('attacker')
+  const { server } = attacker.node
+  assert.ok(server)
+  const sub = await server.proxy.dial(CHANNEL)
+  sub.on('error', () => {})
+  const sid = Buffer.alloc(16, 1)
+  const { point } = await beginCpace({ prs: Buffer.from('any'), ci: Buffer.alloc(0), sid })
+  sub.write(Buffer.concat([Buffer.from([1]), sid, point]))
+  await once(sub, 'data')
+  sub.destroy(new ProxyError('PROXY_ERR_CHANNEL_PASSWORD', 'a guess'))
+  assert.equal((await offerer.event('channel-failed')).reason.code, 'PROXY_ERR_LINK_LOST')
 })
 
 test('10,000 connections through one channel come and go, and leave nothing', { timeout: 60_000 }, async () => {

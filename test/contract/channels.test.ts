@@ -2,12 +2,18 @@ import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { test } from 'node:test'
+import type { ServerOptions } from '../../lib/create-server.ts'
 import { Hidden } from '../../lib/domains/hidden.ts'
 import type { Spec } from '../../lib/domains/spec.ts'
+import { ChannelNames } from '../../lib/hub/channel-names.ts'
+import { Identities } from '../../lib/hub/identities.ts'
+import { Statistics } from '../../lib/hub/statistics.ts'
+import { allowAll } from '../../lib/index.ts'
 import { datagramEcho, visitor } from '../helpers/contract/datagrams.ts'
 import { dialProgram, echo, ending, pattern, program, readAll, reset, sha256 } from '../helpers/contract/programs.ts'
 import { eventually, soon, watchForStrays } from '../helpers/contract/strays.ts'
 import { ANY_TCP, ANY_UDP, channelStage, named } from '../helpers/hub/channels.ts'
+import { stateFolderOf } from '../helpers/hub/statistics.ts'
 
 watchForStrays()
 
@@ -52,6 +58,50 @@ test("the server's own side joins a channel too", LIMIT, async () => {
   const [mapping] = stage.server.mappings.status()
   assert.ok(mapping?.bound)
   assert.equal(await roundTrip(mapping.bound, 'hello'), 'hello')
+})
+
+test('what goes through a channel counts for the mapping that listens, and for the node once', LIMIT, async (t) => {
+  await using target = await program((socket) => {
+    socket.resume()
+    socket.once('end', () => socket.end('five!'))
+  })
+  const at = await Promise.all([Statistics.open(undefined), Statistics.open(undefined)])
+  t.after(() => Promise.all(at.map((statistics) => statistics.close())))
+  const [atNode, atServer] = at
+  const hooks = (statistics: Statistics): Partial<ServerOptions> => ({
+    onOpened: (sub, opened) => statistics.opened(sub, opened),
+    onEvent: (event) => {
+      if (event.type === 'connected') statistics.connected(event.peer)
+      if (event.type === 'disconnected') statistics.disconnected(event.peer)
+    },
+  })
+  const joined = { Listen: ANY_TCP, Forward: named('channel', 'ssh') }
+  await using stage = await channelStage({ ...hooks(atServer), listeners: [joined] })
+  await stage.node('offerer', { offers: [{ Listen: named('channel', 'ssh'), Forward: target.endpoint }] })
+  const joiner = await stage.node('joiner', { listeners: [joined], options: { onOpened: hooks(atNode).onOpened } })
+  const { server } = joiner.node
+  assert.ok(server)
+  atNode.connected(server)
+  for (const [statistics, mappings] of [
+    [atNode, joiner.node.mappings],
+    [atServer, stage.server.mappings],
+  ] as const) {
+    const [mapping] = mappings.status()
+    assert.ok(mapping?.bound)
+    const figures = () => statistics.mapping(mapping.id).totals
+    const socket = await dialProgram(mapping.bound)
+    socket.write('ten bytes.')
+    await eventually(() => figures().bytesIn === 10, 'nothing is counted')
+    assert.deepEqual(figures(), { bytesIn: 10, bytesOut: 0, connections: 1, live: 1 })
+    const answer = readAll(socket)
+    socket.end()
+    await soon(answer, 'the answer')
+    await eventually(() => figures().live === 0, 'it lives on')
+    assert.deepEqual(figures(), { bytesIn: 10, bytesOut: 5, connections: 1, live: 0 })
+  }
+  // The one that carries the channel, and not what is in it.
+  assert.equal(atNode.totals().connections, 1)
+  assert.ok(atNode.totals().bytesIn > 10)
 })
 
 test('all connections of a channel share one handshake, also those that come first and together', LIMIT, async () => {
@@ -135,9 +185,10 @@ test('nothing behind the target, and nobody behind the name, is told at the join
   // Where it leads to is told where it is known already.
   assert.ok(!refused.reason.message.includes('127.0.0.1'))
   const there = await offerer.event('refused')
-  assert.equal(there.by, 'here')
+  assert.deepEqual([there.by, there.inside], ['here', { Domain: 'channel', Addr: 'ssh' }])
   assert.ok(there.reason.message.includes(endpoint.Addr))
   assert.match(refused.request, /^channel:\/\/ssh/)
+  assert.deepEqual([refused.by, refused.inside], ['peer', { Domain: 'channel', Addr: 'ssh' }])
 
   const second = await dialProgram(joiner.bound(1))
   await soon(ending(second), 'the end')
@@ -181,39 +232,47 @@ test('another password is told at both ends, in one line; the right one comes in
   assert.ok(!/horse|battery/.test(all))
 })
 
-test('after ten wrong passwords in a minute neither end begins another handshake', LIMIT, async () => {
-  await using target = await echo()
-  await using stage = await channelStage()
-  let relayed = 0
-  stage.meddle = (far) => {
-    relayed++
-    return far
-  }
-  const offerer = await stage.node('offerer', {
-    offers: [{ Listen: named('channel', 'ssh'), Forward: target.endpoint }],
-  })
-  const guesser = await stage.node('guesser', {
-    listeners: [
-      { Listen: ANY_TCP, Forward: named('channel', 'ssh', 'wrong') },
-      { Listen: ANY_TCP, Forward: named('channel', 'ssh', 'wrong, too') },
-    ],
-  })
-  for (let guess = 0; guess < 11; guess++) await ending(await dialProgram(guesser.bound(0)))
-  assert.deepEqual(
-    guesser.told('unserved').map(({ reason }) => reason.code),
-    [...Array.from({ length: 10 }, () => 'PROXY_ERR_CHANNEL_PASSWORD'), 'PROXY_ERR_CHANNEL_LIMIT'],
-  )
-  assert.equal(relayed, 10)
-  await ending(await dialProgram(guesser.bound(1)))
-  assert.equal(guesser.told('unserved').at(-1)?.reason.code, 'PROXY_ERR_CHANNEL_LIMIT')
-  assert.equal(offerer.told('channel-failed').at(-1)?.reason.code, 'PROXY_ERR_CHANNEL_LIMIT')
-  // It offers again over a new main connection, and remembers.
-  const before = offerer.told('listener-ready').length
-  for (const { proxy } of [...stage.server.nodes]) if (proxy.main.peer.label === 'offerer') proxy.close()
-  await offerer.event('listener-ready', () => offerer.told('listener-ready').length > before)
-  await ending(await dialProgram(guesser.bound(1)))
-  assert.equal(guesser.told('unserved').at(-1)?.reason.code, 'PROXY_ERR_CHANNEL_LIMIT')
-})
+test(
+  'after three wrong passwords in a minute a joiner waits, and after ten from anywhere the offering node',
+  LIMIT,
+  async () => {
+    await using target = await echo()
+    await using stage = await channelStage()
+    let relayed = 0
+    stage.meddle = (far) => {
+      relayed++
+      return far
+    }
+    const offerer = await stage.node('offerer', {
+      offers: [{ Listen: named('channel', 'ssh'), Forward: target.endpoint }],
+    })
+    const guesser = await stage.node('guesser', {
+      listeners: [
+        { Listen: ANY_TCP, Forward: named('channel', 'ssh', 'wrong') },
+        { Listen: ANY_TCP, Forward: named('channel', 'ssh', 'wrong, too') },
+        { Listen: ANY_TCP, Forward: named('channel', 'ssh', 'and this') },
+        { Listen: ANY_TCP, Forward: named('channel', 'ssh', 'and that') },
+      ],
+    })
+    for (let guess = 0; guess < 4; guess++) await ending(await dialProgram(guesser.bound(0)))
+    assert.deepEqual(
+      guesser.told('unserved').map(({ reason }) => reason.code),
+      [...Array.from({ length: 3 }, () => 'PROXY_ERR_CHANNEL_PASSWORD'), 'PROXY_ERR_CHANNEL_LIMIT'],
+    )
+    assert.equal(relayed, 3)
+    for (const guess of [1, 1, 1, 2, 2, 2, 3]) await ending(await dialProgram(guesser.bound(guess)))
+    assert.equal(offerer.told('channel-failed').length, 10)
+    await ending(await dialProgram(guesser.bound(3)))
+    assert.equal(guesser.told('unserved').at(-1)?.reason.code, 'PROXY_ERR_CHANNEL_LIMIT')
+    assert.equal(offerer.told('channel-failed').at(-1)?.reason.code, 'PROXY_ERR_CHANNEL_LIMIT')
+    // It offers again over a new main connection, and remembers.
+    const before = offerer.told('listener-ready').length
+    for (const { proxy } of [...stage.server.nodes]) if (proxy.main.peer.label === 'offerer') proxy.close()
+    await offerer.event('listener-ready', () => offerer.told('listener-ready').length > before)
+    await ending(await dialProgram(guesser.bound(1)))
+    assert.equal(guesser.told('unserved').at(-1)?.reason.code, 'PROXY_ERR_CHANNEL_LIMIT')
+  },
+)
 
 test('without a password it works the same, and both ends say who can read it', LIMIT, async () => {
   await using target = await echo()
@@ -265,6 +324,25 @@ test('a name has one node; another one asks again, is told once, and gets it whe
   await second.event('listener-ready')
   const joiner = await stage.node('joiner', { listeners: [{ Listen: ANY_TCP, Forward: named('channel', 'ssh') }] })
   assert.equal(String(await readAll(await dialProgram(joiner.bound()))), 'two')
+})
+
+test('a name goes to the node that it is granted to, out of the hands of whoever has it', LIMIT, async (t) => {
+  const folder = await stateFolderOf(t)
+  const identities = await Identities.open(folder, { serverKey: async () => Buffer.alloc(32) })
+  const names = await ChannelNames.open(folder, { identities })
+  t.after(() => names[Symbol.asyncDispose]())
+  await using target = await echo()
+  await using stage = await channelStage({ identities, policyFor: (main) => names.policyFor(main, allowAll) })
+  const offers = [{ Listen: named('channel', 'ssh'), Forward: target.endpoint }]
+  const identity = generateKeyPairSync('ed25519').privateKey
+  const squatter = await stage.node('squatter', { offers, options: { identity } })
+  assert.equal(squatter.told('listener-ready').length, 1)
+  await identities.add({ id: 'office', secret: 'of office', grants: { channels: ['ssh'] } })
+  const denied = await squatter.event('listener-failed')
+  assert.equal(denied.reason.message, 'channel ssh is granted to another node')
+  assert.equal(squatter.told('disconnected')[0]?.reason.code, 'PROXY_ERR_LISTEN_DENIED')
+  const office = await stage.node('office', { offers, options: { name: 'office', secret: 'of office' } })
+  assert.equal(office.told('listener-ready').length, 1)
 })
 
 test('an offering node that is restarted is found again at the next connection', LIMIT, async () => {

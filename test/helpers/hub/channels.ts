@@ -1,7 +1,7 @@
 import { Duplex } from 'node:stream'
-import { type DomainPlugin, type Endpoint, isLink, type Link, linkFrom, type Policy } from '../../../lib/core/index.ts'
+import { type DomainPlugin, type Endpoint, isLink, type Link, linkFrom } from '../../../lib/core/index.ts'
 import { createNode, type SymportNode } from '../../../lib/create-node.ts'
-import { createServer, type SymportServer } from '../../../lib/create-server.ts'
+import { createServer, type ServerOptions, type SymportServer } from '../../../lib/create-server.ts'
 import { type Channels, createChannels } from '../../../lib/domains/channel.ts'
 import type { ChannelEndpoint } from '../../../lib/domains/channel-address.ts'
 import { Hidden } from '../../../lib/domains/hidden.ts'
@@ -60,9 +60,7 @@ export function named(Domain: 'channel' | 'tunnel', Addr: string, password = 'pw
 }
 
 /** A server that relays channels, and nodes over memory links. */
-export async function channelStage(
-  options: { policy?: Policy; listeners?: readonly Spec[] } = {},
-): Promise<ChannelStage> {
+export async function channelStage(options: Partial<ServerOptions> = {}): Promise<ChannelStage> {
   const cheap = cheapScrypt()
   const channels = createChannels()
   let accept: (link: Link) => void = () => {}
@@ -81,8 +79,7 @@ export async function channelStage(
     domains: [domain, tcp()],
     policy: allowAll,
     channels,
-    listeners: options.listeners,
-    ...(options.policy ? { policy: options.policy } : {}),
+    ...options,
     listen: async (onLink) => {
       accept = onLink
       const close = async (): Promise<void> => {}

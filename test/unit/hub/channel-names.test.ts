@@ -17,6 +17,8 @@ const LIMITS = { subConnections: 1, pendingOpens: 1 }
 
 interface Node extends Registrant {
   end(): void
+  /** Why it was closed. */
+  reason: ProxyError | undefined
 }
 
 function main(credential: string, key?: string): Node {
@@ -25,7 +27,17 @@ function main(credential: string, key?: string): Node {
     end = () => resolve(new ProxyError('PROXY_ERR_CLOSED', 'over'))
   })
   const bytes = key === undefined ? undefined : Buffer.alloc(32, key)
-  return { peer: { credential, label: 'x', key: bytes, limits: LIMITS }, closed, end: () => end() }
+  const node: Node = {
+    peer: { credential, label: 'x', key: bytes, limits: LIMITS },
+    closed,
+    end: () => end(),
+    reason: undefined,
+    close(reason) {
+      node.reason = reason
+      end()
+    },
+  }
+  return node
 }
 const keyed = (key: string): Node => main('', key)
 const enrolled = (id: string): Node => main(id, `key of ${id}`)
@@ -164,6 +176,74 @@ test('of 10,000 names the longest unused gives way, and none that is in use', as
     ...DENIED,
     message: /there are 10000 channels already/,
   })
+})
+
+test('whoever makes up keys takes no room from enrolled nodes, and who has none takes little from those', async (t) => {
+  using _scrypt = cheapScrypt()
+  const { folder } = await bench(t)
+  const serverKey = rawPublicKey(generateKeyPairSync('x25519').publicKey)
+  const identities = await Identities.open(folder, { serverKey: async () => serverKey })
+  await identities.addMany([{ id: 'away' }, { id: 'late' }, { id: 'office', grants: { channels: ['ssh'] } }])
+  const names = await ChannelNames.open(folder, { identities })
+  t.after(() => names[Symbol.asyncDispose]())
+  const away = enrolled('away')
+  await names.claim('printer', away)
+  away.end()
+  await away.closed
+  const claims = (node: Node, prefix: string): Promise<unknown> =>
+    Promise.all(Array.from({ length: 1000 }, (_, index) => names.claim(`${prefix}-${index}`, node)))
+  for (let owner = 0; owner < 10; owner++) await claims(main('', `flood ${owner}`), `f${owner}`)
+  await assert.rejects(names.claim('printer', keyed('x')), DENIED)
+  await assert.rejects(names.claim('more', keyed('x')), DENIED)
+  const [one, other] = [keyless(), keyless()]
+  await claims(one, 'k')
+  await assert.rejects(names.claim('k', other), {
+    ...DENIED,
+    message: 'nodes without a key have 1000 channels already',
+  })
+  one.end()
+  await one.closed
+  await names.claim('k', other)
+  await names.claim('printer', enrolled('away'))
+  await names.claim('anything', enrolled('late'))
+  await names.claim('ssh', enrolled('office'))
+})
+
+test('who has a name is shut out of it the moment that it is granted to another node', async (t) => {
+  using _scrypt = cheapScrypt()
+  const { folder } = await bench(t)
+  const serverKey = rawPublicKey(generateKeyPairSync('x25519').publicKey)
+  const identities = await Identities.open(folder, { serverKey: async () => serverKey })
+  await identities.add({ id: 'all', grants: { channels: ['*'] } })
+  const names = await ChannelNames.open(folder, { identities })
+  t.after(() => names[Symbol.asyncDispose]())
+  const all = enrolled('all')
+  await names.claim('ssh', all)
+  await identities.remove('all')
+  const before = {
+    all,
+    key: keyed('a'),
+    none: keyless(),
+    office: enrolled('office'),
+    gone: keyed('b'),
+    rest: keyed('c'),
+  }
+  await names.claim('rdp', before.key)
+  await names.claim('vnc', before.none)
+  await names.claim('office-1', before.office)
+  await names.claim('ssh-2', before.gone)
+  before.gone.end()
+  await names.claim('other', before.rest)
+  await identities.addMany([{ id: 'office', grants: { channels: ['ssh', 'ssh-2', 'rdp', 'vnc', 'office-*'] } }])
+  await Promise.resolve()
+  const { reason } = before.key
+  assert.deepEqual([reason?.code, reason?.message], [DENIED.code, 'channel rdp was granted to another node'])
+  const closed = Object.entries(before).filter(([, node]) => node.reason !== undefined)
+  assert.deepEqual(
+    closed.map(([name]) => name),
+    ['all', 'key', 'none'],
+  )
+  await assert.rejects(names.claim('rdp', keyed('a')), DENIED)
 })
 
 test('names that cannot be written hold in memory, and that is told once', async (t) => {

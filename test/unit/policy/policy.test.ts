@@ -114,3 +114,14 @@ test('reads host and port as the domains write them', () => {
     }),
   )
 })
+
+test('a proxy is listened for on its own side, whatever else is allowed', () => {
+  const { listen } = createPolicy({ dial: 'any', listenPorts: 'any' })
+  for (const Domain of ['socks5', 'http', 'mixed']) {
+    assert.throws(() => listen({ Domain, Addr: '127.0.0.1:1080?user=a&password_file=/etc/shadow' }), {
+      code: 'PROXY_ERR_LISTEN_DENIED',
+      message: `a proxy (${Domain}) is listened for on one's own side only`,
+    })
+  }
+  assert.equal(listen({ Domain: 'tcp', Addr: '127.0.0.1:1080' }), undefined)
+})

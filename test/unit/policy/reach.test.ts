@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict'
-import { isIPv6 } from 'node:net'
+import { once } from 'node:events'
+import { createServer, isIPv6 } from 'node:net'
 import { test } from 'node:test'
-import type { Endpoint, Policy } from '../../../lib/core/index.ts'
+import { Domains, type Endpoint, type Policy } from '../../../lib/core/index.ts'
+import { tcp } from '../../../lib/domains/tcp.ts'
+import { tls } from '../../../lib/domains/tls.ts'
+import { udp } from '../../../lib/domains/udp.ts'
 import { parseWeb } from '../../../lib/domains/web-address.ts'
 import { parsePattern } from '../../../lib/policy/patterns.ts'
 import { type Interfaces, tunnelPolicy, wspPolicy, wspReachText } from '../../../lib/policy/reach.ts'
@@ -51,6 +55,7 @@ const NEVER = [
   'fd00:ec2::23',
   'fd20:ce::254',
   'fd00:c1::a9fe:a9fe',
+  'fd00:42::42',
   '::ffff:127.0.0.1',
   '::ffff:169.254.169.254',
   '::ffff:7f00:1',
@@ -208,6 +213,48 @@ test("nodes as of wsp may dial all but what is the server's own", () => {
   ] as const) {
     assert.throws(() => policy.dial({ Domain, Addr }, address), { code: 'PROXY_ERR_DIAL_DENIED' }, Addr)
   }
+})
+
+test('loopback is loopback however it is written, by whatever dials', { timeout: 20_000 }, async (t) => {
+  const reached: unknown[] = []
+  const server = createServer((socket) => {
+    reached.push(socket.localAddress)
+    socket.destroy()
+  }).listen(0, '::')
+  t.after(() => server.close())
+  await once(server, 'listening')
+  const address = server.address()
+  assert.ok(typeof address === 'object' && address)
+  const hosts = ['127.1', '0', '0x7f.1', '2130706433', '017700000001', '127.0.0.1', 'localhost', 'LOCALHOST', '']
+  const numbers = [
+    '::1',
+    '::',
+    '::ffff:7f00:1',
+    '::ffff:0.0.0.0',
+    '::1%lo',
+    'fe80::1%lo',
+    '0:0:0:0:0:0:0:1',
+    '64:ff9b::127.1.1.1',
+  ]
+  for (const policy of [wspPolicy({ names: NAMES }), tunnelPolicy()]) {
+    const domains = new Domains([tcp(), udp(), tls()], policy)
+    for (const host of [...hosts, ...numbers.map((number) => `[${number}]`)]) {
+      for (const Domain of ['tcp', 'udp', 'tls']) {
+        const to = { Domain, Addr: `${host}:${address.port}` }
+        // Not every system knows all of these forms, and not every domain takes all of them.
+        const refused = { code: /^PROXY_ERR_(DIAL_DENIED|DIAL_FAILED|ADDRESS)$/ }
+        await assert.rejects(domains.dial(to, true, AbortSignal.timeout(5000)), refused, `${Domain} ${host}`)
+      }
+    }
+  }
+  assert.deepEqual(reached, [])
+  const local = new Domains([tcp()], wspPolicy({ allow: [parsePattern('127.0.0.0/8:*')], names: NAMES }))
+  const dialled = await local.dial(
+    { Domain: 'tcp', Addr: `127.0.0.1:${address.port}` },
+    true,
+    AbortSignal.timeout(5000),
+  )
+  dialled.destroy()
 })
 
 test('allow in the file widens and narrows what such nodes may dial', () => {
