@@ -1,12 +1,11 @@
-import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { createSecureContext, type SecureContext } from 'node:tls'
-import forge from 'node-forge'
 import { Acceptor, type Link, type ProxyError } from '../../../lib/core/index.ts'
 import { Proxy } from '../../../lib/core/proxy.ts'
 import { listenOnePort, type OnePortOptions } from '../../../lib/transports/one-port.ts'
 import { echo } from '../core/echo-domain.ts'
+import { Identity } from '../transports/authority.ts'
 
 export const PSK: Buffer = Buffer.alloc(32, 0x51)
 
@@ -17,28 +16,8 @@ export interface TestCertificate {
 
 /** A certificate of `localhost` that signs itself. */
 export function selfSigned(): TestCertificate {
-  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
-  const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
-  const signer = forge.pki.privateKeyFromPem(key)
-  const certificate = forge.pki.createCertificate()
-  certificate.publicKey = forge.pki.setRsaPublicKey(signer.n, signer.e)
-  certificate.serialNumber = '01'
-  certificate.validity.notBefore = new Date(Date.now() - 86_400_000)
-  certificate.validity.notAfter = new Date(Date.now() + 86_400_000)
-  const name = [{ name: 'commonName', value: 'localhost' }]
-  certificate.setSubject(name)
-  certificate.setIssuer(name)
-  const names = [
-    { type: 2, value: 'localhost' },
-    { type: 7, ip: '127.0.0.1' },
-  ]
-  certificate.setExtensions([
-    { name: 'basicConstraints', cA: true },
-    { name: 'subjectAltName', altNames: names },
-  ])
-  certificate.sign(signer, forge.md.sha256.create())
-  const pem = forge.pki.certificateToPem(certificate)
-  return { pem, context: createSecureContext({ key, cert: pem }) }
+  const { key, cert } = Identity.create('localhost', { ca: true, purpose: 'any' })
+  return { pem: cert, context: createSecureContext({ key, cert }) }
 }
 
 export interface OnePortServer extends AsyncDisposable {
