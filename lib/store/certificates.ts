@@ -49,8 +49,10 @@ export interface CertificateOptions {
 
 /** Where the certificate of a server comes from. */
 export interface Certificates {
-  /** What TLS is accepted with at this moment. Made when first asked for. */
-  context(): Promise<SecureContext>
+  /** What TLS is accepted with at this moment, from somebody who asks for this name. Made when first asked for. */
+  context(serverName?: string | undefined): Promise<SecureContext>
+  /** Whether a given certificate is meant for this name. */
+  covers(name: string): boolean
   /**
    * `sha256:HEX` of the CA, for `--pin`: the private one's; of given files the self-signed certificate that the chain ends
    * with. Undefined if there is none: then a CA is behind it that nodes know by themselves.
@@ -59,6 +61,26 @@ export interface Certificates {
   /** Looks at the files now. Answers whether there is something new; what is bad is told to `onWarning`. */
   reload(): Promise<boolean>
   close(): void
+}
+
+/** Certificates that are had for one name each, when somebody asks for it. */
+export interface NamedCertificates {
+  /** Undefined if there is none for this name. */
+  contextFor(name: string): Promise<SecureContext | undefined>
+}
+
+/** Given files for the names that they are for, then a certificate for the very name, and `base` for all others. */
+export function chainCertificates(base: Certificates, named: NamedCertificates): Certificates {
+  return {
+    async context(name) {
+      const own = name === undefined || base.covers(name) ? undefined : await named.contextFor(name)
+      return own ?? (await base.context(name))
+    },
+    covers: (name) => base.covers(name),
+    fingerprint: () => base.fingerprint(),
+    reload: () => base.reload(),
+    close: () => base.close(),
+  }
 }
 
 /**
@@ -79,7 +101,7 @@ export async function loadCertificates(folder: StateFolder, options: Certificate
 }
 
 /** A certificate with its key, and what TLS makes of them. */
-interface Identity {
+export interface Identity {
   readonly chain: readonly X509Certificate[]
   readonly context: SecureContext
 }
@@ -132,6 +154,10 @@ class GivenCertificates implements Certificates {
   async context(): Promise<SecureContext> {
     const current = this.#current ?? (await this.#read())
     return current.context
+  }
+
+  covers(name: string): boolean {
+    return this.#current?.chain[0]?.checkHost(name) !== undefined
   }
 
   async fingerprint(): Promise<string | undefined> {
@@ -233,7 +259,7 @@ async function readGiven(path: string, flag: string): Promise<string> {
 }
 
 /** Takes PEM texts apart and together. `fail` gets a plain line, and throws. */
-async function identityOf(
+export async function identityOf(
   certText: string,
   keyText: string,
   fail: (message: string, cause?: unknown) => never,
@@ -308,6 +334,10 @@ class PrivateCertificates implements Certificates {
       }, RETRY).unref()
       throw error
     }
+  }
+
+  covers(): boolean {
+    return false
   }
 
   async fingerprint(): Promise<string> {
@@ -398,7 +428,7 @@ class PrivateCertificates implements Certificates {
 /** What may stand in a certificate; host names of machines are not always names of the DNS. */
 function isName(name: string): boolean {
   if (name === '0.0.0.0' || name === '::') return false
-  return isIP(name) !== 0 || (name.length <= 253 && /^[a-z0-9]([a-z0-9-]{0,62}(\.(?!$)|$))+$/i.test(name))
+  return isIP(name) !== 0 || (name.length <= 253 && /^(?:\*\.)?[a-z0-9]([a-z0-9-]{0,62}(\.(?!$)|$))+$/i.test(name))
 }
 
 interface Authority {

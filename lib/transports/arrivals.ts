@@ -36,7 +36,10 @@ export class Arrival {
 
 interface Place {
   address: string | undefined
-  readonly timer: NodeJS.Timeout
+  timer: NodeJS.Timeout | undefined
+  /** Its time, in ms as of `performance.now()`: when it is over, and how much is left while it stands still. */
+  end: number
+  left: number
 }
 
 /**
@@ -58,14 +61,29 @@ export class Arrivals {
     const { most, timeout } = this.#limits
     if (this.#places.size >= most) this.#giveUpOneOf(this.#places.keys(), `${most} connections say nothing`)
     const arrival = new Arrival(socket, remote)
-    const timer = setTimeout(() => {
-      const why = `it has not said within ${timeout} ms what it wants`
-      this.remove(arrival)
-      arrival.giveUp(new ProxyError('PROXY_ERR_HANDSHAKE_TIMEOUT', why, { retryable: true }))
-    }, timeout)
-    this.#places.set(arrival, { address: undefined, timer })
+    this.#places.set(arrival, { address: undefined, timer: undefined, end: 0, left: timeout })
+    this.goOn(arrival)
     this.moveTo(arrival, address)
     return arrival
+  }
+
+  /** What comes next is not up to the other side: its time stands still until `goOn`. */
+  hold(arrival: Arrival): void {
+    const place = this.#places.get(arrival)
+    if (!place) return
+    clearTimeout(place.timer)
+    place.left = Math.max(0, place.end - performance.now())
+  }
+
+  goOn(arrival: Arrival): void {
+    const place = this.#places.get(arrival)
+    if (!place) return
+    place.end = performance.now() + place.left
+    place.timer = setTimeout(() => {
+      const why = `it has not said within ${this.#limits.timeout} ms what it wants`
+      this.remove(arrival)
+      arrival.giveUp(new ProxyError('PROXY_ERR_HANDSHAKE_TIMEOUT', why, { retryable: true }))
+    }, place.left)
   }
 
   /** It turned out to come from somewhere else. */

@@ -21,7 +21,10 @@ export type { OnRequest, OnUpgrade, Origin } from '../sockets/requests.ts'
 export type { ClientHello } from './client-hello.ts'
 
 export interface OnePortOptions {
-  /** The certificate for a client of TLS; undefined turns it away. Without this there is no TLS. */
+  /**
+   * The certificate for a client of TLS; undefined turns it away. Without this there is no TLS. A client waits as long as
+   * it takes, which has to end.
+   */
   readonly tls?: ((hello: ClientHello) => Promise<SecureContext | undefined>) | undefined
   /**
    * Takes a connection of TLS away by what its ClientHello says, and answers `true`. The socket has all of it to read,
@@ -217,7 +220,9 @@ class OnePort {
       this.#handOver(arrival)
       return
     }
+    this.#arrivals.hold(arrival)
     const secureContext = await tls?.(hello)
+    this.#arrivals.goOn(arrival)
     if (!secureContext) {
       socket.end(alert(tls && hello.serverName !== undefined ? UNRECOGNIZED_NAME : HANDSHAKE_FAILURE))
       const wanted = hello.serverName === undefined ? '' : ` for ${hello.serverName}`

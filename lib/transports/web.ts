@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { WebSocketServer } from 'ws'
 import type { Link } from '../core/index.ts'
-import type { OnRequest, OnUpgrade, Origin } from '../sockets/requests.ts'
+import { type OnRequest, type OnUpgrade, type Origin, serveAgain } from '../sockets/requests.ts'
 import type { WebSocketLink } from './websocket-link.ts'
 
 /** Bytes of request line and headers. */
@@ -83,7 +83,7 @@ export class Web {
       socket.off('error', ignored).on('error', ignored)
       // Behind a request that is not answered yet: what came of it would get in between.
       if (this.#answers.get(socket)?.writableFinished === false) socket.destroy()
-      else if (offersOnly(request)) again(server, request, head)
+      else if (offersOnly(request)) serveAgain(server, request, head)
       else this.#onUpgrade(request, socket, head).catch(() => socket.destroy())
     })
     // It never listens, and this is what starts its look at what takes too long.
@@ -184,16 +184,6 @@ export function ignored(): void {}
 function offersOnly({ headers }: IncomingMessage): boolean {
   if (headers.upgrade?.toLowerCase() === 'websocket') return false
   return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
-}
-
-/** The same once more, without the offer. */
-function again(server: Server, { method, url, httpVersion, rawHeaders, socket }: IncomingMessage, head: Buffer): void {
-  let text = `${method} ${url} HTTP/${httpVersion}\r\n`
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    if (rawHeaders[i]?.toLowerCase() !== 'upgrade') text += `${rawHeaders[i]}: ${rawHeaders[i + 1]}\r\n`
-  }
-  socket.unshift(Buffer.concat([Buffer.from(`${text}\r\n`, 'latin1'), head]))
-  server.emit('connection', socket)
 }
 
 export function answer(response: ServerResponse, status: number, text: string): void {

@@ -1,0 +1,106 @@
+import type { ClientRequest, IncomingHttpHeaders, IncomingMessage } from 'node:http'
+import type { Agent } from 'node:https'
+import { ProxyError } from '../core/index.ts'
+import { dialError } from './dial.ts'
+import { tlsError, type Verify, verifySettings } from './verify.ts'
+
+/** Bytes of an answer. */
+const LONGEST_ANSWER = 256 * 1024
+const TIMEOUT = 30_000
+/** Connections to one host at once. */
+const MOST_SOCKETS = 4
+
+export interface HttpsRequest {
+  readonly method: string
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body?: string | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface HttpsAnswer {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  readonly text: string
+}
+
+/** Small requests over HTTPS to somebody whose certificate is verified. No redirect is followed, no proxy asked. */
+export class HttpsCaller {
+  readonly #verify: Verify
+  #agent: Promise<Agent> | undefined
+  #closed = false
+
+  constructor(verify: Verify) {
+    this.#verify = verify
+  }
+
+  /** @throws ProxyError PROXY_ERR_DIAL_FAILED, PROXY_ERR_TLS, PROXY_ERR_ABORTED */
+  async call({ method, url, headers, body, signal }: HttpsRequest): Promise<HttpsAnswer> {
+    if (!URL.canParse(url) || !url.startsWith('https://')) {
+      throw new ProxyError('PROXY_ERR_DIAL_FAILED', 'a URL without https:// is not asked')
+    }
+    const { host } = new URL(url)
+    const [{ request }, agent] = await Promise.all([import('node:https'), this.#loadAgent()])
+    if (signal?.aborted || this.#closed) throw givenUp()
+    const sent = { ...headers, ...(body === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)) }) }
+    const late = AbortSignal.timeout(TIMEOUT)
+    try {
+      const options = { agent, method, headers: sent, signal: signal ? AbortSignal.any([signal, late]) : late }
+      const response = await responseOf(() => request(url, options), body)
+      return { status: response.statusCode ?? 0, headers: response.headers, text: await textOf(response, host) }
+    } catch (error) {
+      if (error instanceof ProxyError) throw error
+      if (signal?.aborted) throw givenUp()
+      if (late.aborted)
+        throw new ProxyError('PROXY_ERR_DIAL_FAILED', `no answer from ${host} in time`, { cause: error })
+      throw tlsError(error, this.#verify, host) ?? dialError(error, host)
+    }
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#agent?.then((agent) => agent.destroy()).catch(() => {})
+  }
+
+  #loadAgent(): Promise<Agent> {
+    this.#agent ??= Promise.all([import('node:https'), verifySettings(this.#verify)]).then(
+      ([{ Agent }, settings]) =>
+        new Agent({ keepAlive: true, maxSockets: MOST_SOCKETS, minVersion: 'TLSv1.2', ...settings }),
+    )
+    return this.#agent
+  }
+}
+
+async function responseOf(ask: () => ClientRequest, body: string | undefined): Promise<IncomingMessage> {
+  const asking = ask()
+  try {
+    return await new Promise<IncomingMessage>((resolve, reject) => {
+      asking.on('error', reject)
+      asking.once('response', resolve)
+      asking.end(body)
+    })
+  } catch (error) {
+    // A connection that was kept may be closed by the other side at the very moment in which it is used again.
+    const closed = error instanceof Error && 'code' in error && error.code === 'ECONNRESET'
+    if (!asking.reusedSocket || !closed) throw error
+    return await responseOf(ask, body)
+  }
+}
+
+async function textOf(response: IncomingMessage, host: string): Promise<string> {
+  const chunks: Buffer[] = []
+  let length = 0
+  for await (const chunk of response) {
+    length += chunk.length
+    if (length > LONGEST_ANSWER) {
+      response.destroy()
+      throw new ProxyError('PROXY_ERR_DIAL_FAILED', `the answer of ${host} is too long`)
+    }
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+function givenUp(): ProxyError {
+  return new ProxyError('PROXY_ERR_ABORTED', 'given up by the caller')
+}

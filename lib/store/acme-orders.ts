@@ -1,0 +1,309 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { generateKeyPair } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Authorization, Client, Order } from 'acme-client'
+import { ProxyError } from '../core/errors.ts'
+import { HttpsCaller } from '../sockets/https-caller.ts'
+import type { Verify } from '../sockets/verify.ts'
+import { CHALLENGE_TYPES, type Challenges, type ChallengeType } from './acme-challenges.ts'
+import {
+  AcmeFailure,
+  type AcmeProblem,
+  explain,
+  kindOf,
+  notUnderstood,
+  problemIn,
+  readProblem,
+  readRetryAfter,
+} from './acme-problems.ts'
+import type { StateFolder } from './state-folder.ts'
+
+const ACCOUNT_KEY_FILE = 'account-key.pem'
+/** How long a CA may take to look, and then to sign, in ms. */
+const PATIENCE = 60_000
+const FIRST_LOOK = 200
+const LONGEST_BETWEEN_LOOKS = 3000
+/** What the CA finds wrong that looking in another way does not change. */
+const NO_WAY_ROUND = ['dns', 'caa']
+
+const NOT_FOUND = 'urn:ietf:params:acme:error:unauthorized'
+
+/** Whom the CA knows us as. */
+export interface Account {
+  readonly url: string
+  readonly email: string
+}
+
+export interface OrdersOptions {
+  /** The URL of the CA's directory (RFC 8555 section 7.1.1). */
+  readonly directory: string
+  readonly email: string
+  readonly verify: Verify
+  /** Where the account's key is kept. */
+  readonly folder: StateFolder
+  readonly challenges: Challenges
+  readonly account: () => Account | undefined
+  readonly keepAccount: (account: Account | undefined) => Promise<void>
+  /** An account is about to be made, which agrees to these terms. */
+  readonly onTerms: (url: string | undefined) => void
+}
+
+export interface Issued {
+  /** Key and chain in PEM. */
+  readonly key: string
+  readonly chain: string
+  /** How the CA has looked; undefined if it did not have to. */
+  readonly by: ChallengeType | undefined
+}
+
+export interface OrderOptions {
+  readonly signal: AbortSignal
+  /** The CA has looked, and not seen what it wanted to. CAs count that. */
+  readonly onMissed?: (() => void) | undefined
+}
+
+type Acme = typeof import('acme-client')
+
+/** One order, and what became of its last request. */
+interface Call extends OrderOptions {
+  problem: AcmeProblem | undefined
+  retryAfter: number | undefined
+}
+
+/** Gets certificates from one CA, under one account. What speaks ACME is loaded with the first order. */
+export class AcmeOrders {
+  readonly #options: OrdersOptions
+  readonly #caller: HttpsCaller
+  /** Which order a request belongs to: the client has one way out for all of a process. */
+  readonly #calls = new AsyncLocalStorage<Call>()
+  #acme: Promise<Acme> | undefined
+  #client: Promise<Client> | undefined
+  #eject: (() => void) | undefined
+  #closed = false
+
+  constructor(options: OrdersOptions) {
+    this.#options = options
+    this.#caller = new HttpsCaller(options.verify)
+  }
+
+  /**
+   * Orders a certificate for one name. The CA looks in the first of the ways; if it does not see what it wants, in the next.
+   *
+   * @throws AcmeFailure
+   */
+  async order(name: string, ways: readonly ChallengeType[], { signal, onMissed }: OrderOptions): Promise<Issued> {
+    const call: Call = { signal, onMissed, problem: undefined, retryAfter: undefined }
+    try {
+      return await this.#calls.run(call, () => this.#order(name, ways, call))
+    } catch (error) {
+      throw await this.#failureOf(error, call, name)
+    }
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#eject?.()
+    this.#caller.close()
+  }
+
+  async #order(name: string, ways: readonly ChallengeType[], call: Call): Promise<Issued> {
+    const [acme, client] = await Promise.all([this.#load(), this.#open()])
+    for (const [i, way] of ways.entries()) {
+      try {
+        return await this.#orderBy(acme, client, name, way, call)
+      } catch (error) {
+        // An order in which one look has failed is over; the next way takes another.
+        if (i === ways.length - 1 || !(error instanceof AcmeFailure) || !error.anotherWay) throw error
+      }
+    }
+    throw new AcmeFailure(`there is no way to show that ${name} is here`, { scope: 'name' })
+  }
+
+  async #orderBy(acme: Acme, client: Client, name: string, way: ChallengeType, call: Call): Promise<Issued> {
+    const order = await client.createOrder({ identifiers: [{ type: 'dns', value: name }] })
+    let by: ChallengeType | undefined
+    for (const authorization of await client.getAuthorizations(order)) {
+      if (authorization.status === 'valid') continue
+      await this.#prove(acme, client, { order, authorization, name, way, call })
+      by = way
+    }
+    const key = await newKey()
+    const [, csr] = await acme.crypto.createCsr({ altNames: [name] }, key)
+    const signed = await this.#signed(client, await client.finalizeOrder(order, csr), name, call.signal)
+    return { key, chain: await client.getCertificate(signed), by }
+  }
+
+  /** Shows the CA what it wants to see, until it has looked. */
+  async #prove(
+    acme: Acme,
+    client: Client,
+    about: { order: Order; authorization: Authorization; name: string; way: ChallengeType; call: Call },
+  ): Promise<void> {
+    const { order, authorization, name, way, call } = about
+    const { challenges } = this.#options
+    const challenge = authorization.challenges.find(({ type }) => type === way)
+    if (!challenge) {
+      const message = `the CA does not look by ${way} at ${name}`
+      throw new AcmeFailure(message, { scope: 'name', anotherWay: true })
+    }
+    const answer = await client.getChallengeKeyAuthorization(challenge)
+    let withdraw: () => void
+    if (way === 'http-01') {
+      withdraw = challenges.offerToken(challenge.token, answer)
+    } else {
+      const [key, cert] = await acme.crypto.createAlpnCertificate(authorization, answer, await newKey())
+      const { createSecureContext } = await import('node:tls')
+      withdraw = challenges.offerContext(name, createSecureContext({ key, cert, minVersion: 'TLSv1.2' }))
+    }
+    try {
+      await client.completeChallenge(challenge)
+      await until(call.signal, `the CA has not looked at ${name} in time`, async () => {
+        const [now] = (await client.getAuthorizations(order)).filter(({ url }) => url === authorization.url)
+        if (now === undefined || now.status === 'pending') return undefined
+        if (now.status === 'valid') return now
+        call.onMissed?.()
+        const failed = now.challenges.find(({ type }) => type === way)
+        const problem = problemIn(failed && 'error' in failed ? failed.error : undefined) ?? { detail: now.status }
+        const anotherWay = !NO_WAY_ROUND.includes(kindOf(problem) ?? '')
+        throw explain({ ...problem, type: problem.type ?? NOT_FOUND }, name, { anotherWay })
+      })
+    } finally {
+      withdraw()
+    }
+  }
+
+  async #signed(client: Client, order: Order, name: string, signal: AbortSignal): Promise<Order> {
+    let current = order
+    return await until(signal, `the CA has not signed the certificate for ${name} in time`, async () => {
+      if (current.status === 'valid') return current
+      if (current.status === 'invalid') {
+        throw explain(problemIn('error' in current ? current.error : undefined) ?? { detail: 'invalid' }, name)
+      }
+      current = await client.getOrder(current)
+      return current.status === 'valid' ? current : undefined
+    })
+  }
+
+  // --- the account ---
+
+  #open(): Promise<Client> {
+    this.#client ??= this.#openAccount()
+    const client = this.#client
+    client.catch(() => {
+      if (this.#client === client) this.#client = undefined
+    })
+    return client
+  }
+
+  async #openAccount(): Promise<Client> {
+    const { directory, email, account, keepAccount, onTerms } = this.#options
+    const acme = await this.#load()
+    const accountKey = await this.#accountKey()
+    const kept = account()
+    const contact = [`mailto:${email}`]
+    const url = kept === undefined ? {} : { accountUrl: kept.url }
+    const client = new acme.Client({ directoryUrl: directory, accountKey, ...url })
+    if (!kept) {
+      onTerms((await client.getTermsOfServiceUrl()) ?? undefined)
+      await client.createAccount({ termsOfServiceAgreed: true, contact })
+    } else if (kept.email !== email) {
+      await client.updateAccount({ contact })
+    }
+    if (kept?.email !== email) await keepAccount({ url: client.getAccountUrl(), email })
+    return client
+  }
+
+  async #accountKey(): Promise<string> {
+    const { folder } = this.#options
+    if (!(await folder.read(ACCOUNT_KEY_FILE))) await folder.create(ACCOUNT_KEY_FILE, await newKey())
+    return (await folder.read(ACCOUNT_KEY_FILE))?.text ?? ''
+  }
+
+  // --- how it asks ---
+
+  #load(): Promise<Acme> {
+    this.#acme ??= import('acme-client').then(({ default: acme }) => {
+      this.#throughCaller(acme)
+      return acme
+    })
+    return this.#acme
+  }
+
+  /**
+   * The client asks through the one `axios` that it exports. Of the requests of our orders, and of no others, we are the
+   * adapter: so they know the CA that the operator gave, end in time, and are not sent again behind our back.
+   */
+  #throughCaller(acme: Acme): void {
+    const { request } = acme.axios.interceptors
+    const id = request.use((config) => {
+      const call = this.#calls.getStore()
+      if (!call) return config
+      config.adapter = async (config) => {
+        const { signal } = call
+        const { method = 'get', url = '', data } = config
+        const headers = Object.fromEntries(
+          Object.entries(config.headers.toJSON()).map(([name, value]) => [name, String(value)]),
+        )
+        const body = data === undefined || data === null ? undefined : String(data)
+        const answer = await this.#caller.call({ method: method.toUpperCase(), url, headers, body, signal })
+        call.problem = answer.status >= 400 ? (readProblem(answer.text) ?? { detail: `${answer.status}` }) : undefined
+        call.retryAfter = readRetryAfter(answer.headers['retry-after'], Date.now())
+        const kept = Object.entries(answer.headers).map(([name, value]) => [name, String(value)])
+        return { data: answer.text, status: answer.status, statusText: '', headers: Object.fromEntries(kept), config }
+      }
+      return config
+    })
+    this.#eject = () => request.eject(id)
+    if (this.#closed) this.#eject()
+  }
+
+  async #failureOf(error: unknown, call: Call, name: string): Promise<ProxyError> {
+    if (error instanceof AcmeFailure) return error
+    if (call.signal.aborted) return new AcmeFailure('the CA took too long', { scope: 'ca', cause: error })
+    // What is wrong with this machine, as with its disk.
+    if (error instanceof ProxyError && error.code === 'PROXY_ERR_STATE') return error
+    if (error instanceof ProxyError) {
+      const message = `the CA cannot be asked: ${error.message}`
+      return new AcmeFailure(message, { scope: 'ca', cause: error })
+    }
+    if (call.problem) {
+      if (kindOf(call.problem) === 'accountDoesNotExist') {
+        this.#client = undefined
+        await this.#options.keepAccount(undefined).catch(() => {})
+      }
+      return explain(call.problem, name, { retryAfter: call.retryAfter, cause: error })
+    }
+    // The client keeps the directory for a day, whatever it is.
+    this.#client = undefined
+    return notUnderstood(error)
+  }
+}
+
+/** The ways in the order in which they are tried: first the one that is known to work. */
+export function waysFrom(
+  ways: readonly ChallengeType[] = CHALLENGE_TYPES,
+  known: ChallengeType | undefined,
+): readonly ChallengeType[] {
+  if (known === undefined || !ways.includes(known)) return ways
+  return [known, ...ways.filter((way) => way !== known)]
+}
+
+/** Looks again and again, ever less often. */
+async function until<T>(signal: AbortSignal, late: string, look: () => Promise<T | undefined>): Promise<T> {
+  const end = performance.now() + PATIENCE
+  for (let wait = FIRST_LOOK; ; wait = Math.min(wait * 1.5, LONGEST_BETWEEN_LOOKS)) {
+    const found = await look()
+    if (found !== undefined) return found
+    if (performance.now() > end) throw new AcmeFailure(late, { scope: 'name' })
+    await delay(wait, undefined, { signal })
+  }
+}
+
+function newKey(): Promise<string> {
+  return new Promise((resolve, reject) => {
+    generateKeyPair('ec', { namedCurve: 'P-256' }, (error, _publicKey, privateKey) => {
+      if (error) reject(error)
+      else resolve(String(privateKey.export({ type: 'pkcs8', format: 'pem' })))
+    })
+  })
+}

@@ -1,0 +1,126 @@
+import { ProxyError } from '../core/errors.ts'
+
+/** What an ACME server says is wrong (RFC 8555 section 6.7, RFC 7807). */
+export interface AcmeProblem {
+  readonly type?: string | undefined
+  readonly detail?: string | undefined
+}
+
+/**
+ * What a failure is about. `ca`: nothing works with this CA at the moment, whatever name is asked for; `name`: this one
+ * name cannot have a certificate for now.
+ */
+export type FailureScope = 'ca' | 'name'
+
+interface FailureDetails {
+  readonly cause?: unknown
+  readonly retryAfter?: number | undefined
+  readonly anotherWay?: boolean | undefined
+}
+
+/** Why a certificate could not be had, for people, and what that is about. */
+export class AcmeFailure extends ProxyError {
+  readonly scope: FailureScope
+  /** The CA does not want to be asked before that, in ms from now. */
+  readonly retryAfter: number | undefined
+  /** It may be otherwise if the CA looks in another way. */
+  readonly anotherWay: boolean
+
+  constructor(message: string, about: FailureDetails & { readonly scope: FailureScope }) {
+    super('PROXY_ERR_ACME', message, { cause: about.cause, retryable: true })
+    this.scope = about.scope
+    this.retryAfter = about.retryAfter
+    this.anotherWay = about.anotherWay ?? false
+  }
+}
+
+const PREFIX = 'urn:ietf:params:acme:error:'
+const LONGEST_DETAIL = 300
+
+/** By the last part of a problem's type: what it means here, and what can be done. `name` is the host. */
+const MEANINGS: Readonly<Record<string, (name: string) => readonly [FailureScope, string]>> = {
+  dns: (name) => [
+    'name',
+    `${name} is not found in the DNS: add an A or AAAA record that points to this server (*.DOMAIN covers all names below it)`,
+  ],
+  connection: (name) => [
+    'name',
+    `the CA cannot connect to ${name}: its address in the DNS must be this server's, and port 443 or 80 there must lead here`,
+  ],
+  unauthorized: (name) => ['name', elsewhere(name)],
+  incorrectResponse: (name) => ['name', elsewhere(name)],
+  tls: (name) => ['name', elsewhere(name)],
+  caa: (name) => ['name', `a CAA record in the DNS says that this CA may give no certificate for ${name}`],
+  rejectedIdentifier: (name) => ['name', `the CA gives no certificate for ${name}`],
+  unsupportedIdentifier: (name) => ['name', `the CA gives no certificate for ${name}`],
+  rateLimited: () => ['name', "the CA's limit is reached"],
+  malformed: (name) => ['name', `the CA does not take the order for ${name}`],
+  badCSR: (name) => ['name', `the CA does not take the order for ${name}`],
+  orderNotReady: (name) => ['name', `the CA does not take the order for ${name}`],
+  invalidContact: () => ['ca', 'the CA does not take the address of --acme-email'],
+  unsupportedContact: () => ['ca', 'the CA does not take the address of --acme-email'],
+  externalAccountRequired: () => [
+    'ca',
+    'this CA wants an account that was made beforehand: take another --acme-directory',
+  ],
+  userActionRequired: () => ['ca', 'the terms of the CA have changed: see what it says'],
+  accountDoesNotExist: () => ['ca', 'the CA does not know the account any more; another one is made'],
+}
+
+function elsewhere(name: string): string {
+  return `something else answers at ${name}: its address in the DNS must be this server's, and a proxy in front must pass the CA on`
+}
+
+/** What a problem means, for people, with what the CA itself says. */
+export function explain(problem: AcmeProblem, name: string, about: FailureDetails = {}): AcmeFailure {
+  const kind = kindOf(problem)
+  const known = kind !== undefined && Object.hasOwn(MEANINGS, kind) ? MEANINGS[kind] : undefined
+  const [scope, meaning] = known?.(name) ?? (['ca', 'the CA has a problem'] as const)
+  const said = clean(problem.detail ?? problem.type ?? '')
+  return new AcmeFailure(said === '' ? meaning : `${meaning} (the CA says: ${said})`, { scope, ...about })
+}
+
+/** The CA has said nothing that is wrong, and nothing that makes sense either. */
+export function notUnderstood(error: unknown): AcmeFailure {
+  const why = clean(error instanceof Error ? error.message : String(error))
+  const message = `what the CA answers is not understood: is --acme-directory the URL of an ACME directory? (${why})`
+  return new AcmeFailure(message, { scope: 'ca', cause: error })
+}
+
+/** The last part of a problem's type, as RFC 8555 has it. */
+export function kindOf({ type }: AcmeProblem): string | undefined {
+  return type?.startsWith(PREFIX) ? type.slice(PREFIX.length) : undefined
+}
+
+/** The problem that the text of an answer is, if it is one. */
+export function readProblem(text: string): AcmeProblem | undefined {
+  try {
+    return problemIn(JSON.parse(text))
+  } catch {
+    return undefined
+  }
+}
+
+/** The same in JSON that was read already, as in the `error` of a challenge. */
+export function problemIn(json: unknown): AcmeProblem | undefined {
+  if (typeof json !== 'object' || json === null) return undefined
+  const type = 'type' in json && typeof json.type === 'string' ? json.type : undefined
+  const detail = 'detail' in json && typeof json.detail === 'string' ? json.detail : undefined
+  return type === undefined && detail === undefined ? undefined : { type, detail }
+}
+
+/** Seconds or a date, in ms from now. */
+export function readRetryAfter(header: string | undefined, now: number): number | undefined {
+  if (header === undefined) return undefined
+  const isDate = /^[a-z]{3}/i.test(header)
+  const ms = isDate ? Date.parse(header) - now : /^\d{1,9}$/.test(header) ? Number(header) * 1000 : Number.NaN
+  return Number.isFinite(ms) && ms > 0 ? ms : undefined
+}
+
+/** Somebody else's words: on one line, and not too many. */
+function clean(text: string): string {
+  return text
+    .slice(0, LONGEST_DETAIL)
+    .replace(/[\p{C}\p{Zl}\p{Zp}\s]+/gu, ' ')
+    .trim()
+}

@@ -1,0 +1,437 @@
+import type { SecureContext } from 'node:tls'
+import { ProxyError } from '../core/errors.ts'
+import type { Verify } from '../sockets/verify.ts'
+import { Challenges, type ChallengeType } from './acme-challenges.ts'
+import { AcmeOrders, waysFrom } from './acme-orders.ts'
+import { AcmeFailure } from './acme-problems.ts'
+import { type AcmeName, AcmeStore, lifeOf, type Trouble } from './acme-state.ts'
+import type { Identity, NamedCertificates } from './certificates.ts'
+import type { StateFolder } from './state-folder.ts'
+
+export type { Challenges, ChallengeType } from './acme-challenges.ts'
+
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+const DAY = 24 * HOUR
+/** After a failure it is tried again so much later, doubled each time. */
+const FIRST_PAUSE = MINUTE
+const LONGEST_PAUSE = DAY
+/** The same if nothing works with the CA: that is not the fault of names, and costs nobody a limit. */
+const LONGEST_CA_PAUSE = HOUR
+/** Let's Encrypt lets five looks at one name fail in an hour. */
+const MOST_MISSED = 5
+/** How long an expired certificate of a name that is gone is kept. */
+const KEPT_EXPIRED = 30 * DAY
+/** Of its life, when a certificate is renewed, and how much sooner that may be. */
+const RENEW_AT = 2 / 3
+const JITTER = 1 / 30
+/** How soon it is looked again whether one is due, in ms: others may be under way. */
+const SOONEST = 5000
+/** How long one order may take, in ms. */
+const ORDER_TIME = 4 * MINUTE
+
+/** The time, and what is to be done later. */
+export interface Clock {
+  /** Ms since 1970. */
+  now(): number
+  /** Until the returned function is called. */
+  after(ms: number, act: () => void): () => void
+}
+
+export type AcmeEvent =
+  /** An account is made, under these terms. */
+  | { readonly type: 'terms'; readonly url: string | undefined }
+  | {
+      readonly type: 'issued' | 'renewed'
+      readonly name: string
+      readonly ends: Date
+      readonly by: ChallengeType | undefined
+    }
+  /** `again`: not before. */
+  | { readonly type: 'failed'; readonly name: string; readonly reason: ProxyError; readonly again: Date }
+  /** No more orders before, because there were so many. */
+  | { readonly type: 'limited'; readonly name: string; readonly reason: string; readonly again: Date }
+
+export interface AcmeOptions {
+  /** The URL of the CA's directory. */
+  readonly directory: string
+  /** For whom the account is. Giving it agrees to the terms of the CA. */
+  readonly email: string
+  /** Whose certificate the directory has to show. Default: one that this machine trusts. */
+  readonly verify?: Verify | undefined
+  /** Whether a name is served here. For others nothing is ever ordered. */
+  readonly isName: (name: string) => boolean
+  readonly onEvent?: ((event: AcmeEvent) => void) | undefined
+  /** How the CA is to look, the first first. Default: `tls-alpn-01` (port 443), then `http-01` (port 80). */
+  readonly ways?: readonly ChallengeType[] | undefined
+  /** Orders in an hour. Default 20. */
+  readonly perHour?: number | undefined
+  /** Certificates for names that had none, in a week. Default 45: Let's Encrypt's limit for a domain is 50. */
+  readonly perWeek?: number | undefined
+  /** Orders at once. Default 4. */
+  readonly atOnce?: number | undefined
+  /** How long somebody who asks for a name waits for its first certificate, in ms. Default 20,000. */
+  readonly patience?: number | undefined
+  /** How many may wait. Default 64. */
+  readonly mostWaiting?: number | undefined
+  readonly clock?: Clock | undefined
+  /** From 0 up to 1. */
+  readonly random?: (() => number) | undefined
+}
+
+/** What there is for a name. */
+export interface CertificateStatus {
+  readonly name: string
+  readonly ends: Date
+}
+
+/** Certificates of a public CA, for each name when somebody first asks for it; see `openAcme`. */
+export interface Acme extends NamedCertificates {
+  /** What the CA is shown when it looks. */
+  readonly challenges: Challenges
+  /** Orders a certificate for a name if it has none, or an old one, and nothing speaks against it. */
+  want(name: string): void
+  /** Whether a name has a certificate, or nothing is known that is in the way of one. */
+  promises(name: string): boolean
+  /** The operator has put something right: what has failed may be tried at once, as far as limits allow. */
+  retry(): Promise<void>
+  /** What is kept and has not expired, by name. */
+  list(): CertificateStatus[]
+  /** Gives up what is under way. */
+  close(): Promise<void>
+}
+
+/**
+ * Opens what is kept of a CA in the state folder. Nothing is asked of the CA before a certificate is needed.
+ *
+ * @throws ProxyError PROXY_ERR_STATE
+ */
+export async function openAcme(folder: StateFolder, options: AcmeOptions): Promise<Acme> {
+  const store = await AcmeStore.open(folder, options.directory)
+  await store.adopt((options.clock ?? systemClock).now())
+  return new Ordering(store, options)
+}
+
+class Ordering implements Acme {
+  readonly challenges: Challenges = new Challenges()
+  readonly #options: AcmeOptions
+  readonly #store: AcmeStore
+  readonly #orders: AcmeOrders
+  readonly #clock: Clock
+  readonly #closing = new AbortController()
+  /** What was read of the kept ones. */
+  readonly #identities = new Map<string, Promise<Identity | undefined>>()
+  readonly #underWay = new Map<string, Promise<void>>()
+  /** How much sooner than all the same a name is renewed, as a share of its life. */
+  readonly #sooner = new Map<string, number>()
+  #waiting = 0
+  #toldLimit = 0
+  /** As in the state, also if that cannot be written. */
+  #caTrouble: Trouble | undefined
+  #cancel: (() => void) | undefined
+
+  constructor(store: AcmeStore, options: AcmeOptions) {
+    this.#store = store
+    this.#options = options
+    this.#clock = options.clock ?? systemClock
+    this.#caTrouble = store.state.trouble
+    const { directory, email, verify = { by: 'system' } } = options
+    this.#orders = new AcmeOrders({
+      ...{ directory, email, verify, folder: store.folder, challenges: this.challenges },
+      account: () => store.state.account,
+      keepAccount: (account) => store.change(this.#clock.now(), undefined, { account }),
+      onTerms: (url) => this.#tell({ type: 'terms', url }),
+    })
+    this.#plan()
+  }
+
+  async contextFor(name: string): Promise<SecureContext | undefined> {
+    const end = performance.now() + (this.#options.patience ?? 20_000)
+    for (;;) {
+      const found = await this.#kept(name)
+      if (found) {
+        this.want(name)
+        return found.context
+      }
+      this.want(name)
+      const order = this.#underWay.get(name) ?? this.#turnFor(name)
+      const left = end - performance.now()
+      if (!order || left <= 0 || this.#waiting >= (this.#options.mostWaiting ?? 64)) return undefined
+      this.#waiting++
+      await within(left, order)
+      this.#waiting--
+    }
+  }
+
+  want(name: string): void {
+    const entry = this.#store.nameOf(name)
+    const now = this.#clock.now()
+    if (this.#closing.signal.aborted || this.#underWay.has(name) || this.#renewal(entry) > now) return
+    if (!this.#mayTry(entry, now)) return
+    const limit = this.#limit(entry, now)
+    if (limit) {
+      this.#tellLimit(name, limit)
+      return
+    }
+    if (this.#underWay.size >= this.#atOnce) return
+    const order = this.#order(entry, now).finally(() => {
+      this.#underWay.delete(name)
+      this.#plan()
+    })
+    this.#underWay.set(name, order)
+  }
+
+  promises(name: string): boolean {
+    const now = this.#clock.now()
+    const { certificate, trouble } = this.#store.nameOf(name)
+    if (certificate && certificate.to > now) return true
+    return isCertifiable(name) && !trouble && !this.#caTrouble && !this.#limit({ name }, now)
+  }
+
+  async retry(): Promise<void> {
+    this.#caTrouble = undefined
+    await this.#store.forgive(this.#clock.now())
+    this.#plan()
+  }
+
+  list(): CertificateStatus[] {
+    const now = this.#clock.now()
+    return [...this.#store.names]
+      .flatMap(({ name, certificate }) =>
+        certificate && certificate.to > now ? [{ name, ends: new Date(certificate.to) }] : [],
+      )
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    this.#cancel?.()
+    await Promise.all(this.#underWay.values())
+    this.#cancel?.()
+    this.#orders.close()
+  }
+
+  get #atOnce(): number {
+    return this.#options.atOnce ?? 4
+  }
+
+  // --- what may be ordered ---
+
+  /** Nothing speaks against it but what others have ordered. */
+  #mayTry({ name, trouble }: AcmeName, now: number): boolean {
+    return isOver(trouble, now) && isOver(this.#caTrouble, now) && isCertifiable(name) && this.#options.isName(name)
+  }
+
+  /** What a name waits for that could be ordered, and cannot because of others. */
+  #turnFor(name: string): Promise<unknown> | undefined {
+    const now = this.#clock.now()
+    const entry = this.#store.nameOf(name)
+    const waits = this.#underWay.size >= this.#atOnce && this.#mayTry(entry, now) && !this.#limit(entry, now)
+    return waits ? Promise.race(this.#underWay.values()) : undefined
+  }
+
+  #limit({ certificate }: AcmeName, now: number): { readonly reason: string; readonly again: number } | undefined {
+    const { perHour = 20, perWeek = 45 } = this.#options
+    const { orders, first } = this.#store.state
+    const inHour = orders.filter((at) => at > now - HOUR && at <= now)
+    const inWeek = first.filter((at) => at > now - 7 * DAY && at <= now)
+    if (inHour.length >= perHour) {
+      return { reason: `${inHour.length} certificates were ordered within an hour`, again: (inHour[0] ?? now) + HOUR }
+    }
+    // Renewals are not what CAs limit by domain.
+    if (certificate || inWeek.length < perWeek) return undefined
+    return { reason: `${inWeek.length} names got their first within a week`, again: (inWeek[0] ?? now) + 7 * DAY }
+  }
+
+  /** When there is to be another certificate. */
+  #renewal({ name, certificate }: AcmeName): number {
+    if (!certificate) return 0
+    const { from, to } = certificate
+    const sooner = this.#sooner.get(name) ?? (this.#options.random ?? Math.random)() * JITTER
+    this.#sooner.set(name, sooner)
+    return Math.floor(from + (to - from) * (RENEW_AT - sooner))
+  }
+
+  // --- orders ---
+
+  /** Never rejects. */
+  async #order(entry: AcmeName, now: number): Promise<void> {
+    const { name } = entry
+    const missed = (entry.missed ?? []).filter((at) => at > now - HOUR && at <= now)
+    const trouble = after(entry.trouble, now, LONGEST_PAUSE)
+    const ways = waysFrom(this.#options.ways, this.#store.state.way).slice(0, MOST_MISSED - missed.length)
+    try {
+      if (ways.length === 0) throw new AcmeFailure(`${MOST_MISSED} looks at ${name} have failed`, { scope: 'name' })
+      // Kept as a failure before it can be one: whoever starts again and again must not order again and again.
+      const orders = [...this.#store.state.orders, now]
+      await this.#store.change(now, { ...entry, missed, trouble }, { orders })
+      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(ORDER_TIME)])
+      const onMissed = (): void => void missed.push(now)
+      const { key, chain, by } = await this.#orders.order(name, ways, { signal, onMissed })
+      const text = `${key}${chain}`
+      const identity = await this.#store.check(name, text)
+      await this.#store.write(name, text)
+      this.#identities.set(name, Promise.resolve(identity))
+      await this.#issued(entry, lifeOf(identity.leaf), { by, trouble })
+    } catch (error) {
+      if (!this.#closing.signal.aborted) await this.#failed({ ...entry, missed }, trouble, error)
+    }
+  }
+
+  async #issued(
+    entry: AcmeName,
+    certificate: { readonly from: number; readonly to: number },
+    about: { readonly by: ChallengeType | undefined; readonly trouble: Trouble },
+  ): Promise<void> {
+    const { name } = entry
+    const { by } = about
+    const { state } = this.#store
+    const now = this.#clock.now()
+    this.#caTrouble = undefined
+    this.#sooner.delete(name)
+    const first = entry.certificate ? state.first : [...state.first, now]
+    // A clock that is wrong, here or there, must not have it renewed again and again.
+    const isOld = this.#renewal({ name, certificate }) <= now
+    const trouble = isOld ? about.trouble : undefined
+    await this.#store.change(now, { name, certificate, trouble }, { first, way: by ?? state.way, trouble: undefined })
+    const ends = new Date(certificate.to)
+    this.#tell({ type: entry.certificate ? 'renewed' : 'issued', name, ends, by })
+    if (!isOld) return
+    const reason = new AcmeFailure('the new certificate is old already: is the clock of this machine right?', {
+      scope: 'name',
+    })
+    this.#tell({ type: 'failed', name, reason, again: new Date(about.trouble.again) })
+  }
+
+  async #failed(entry: AcmeName, trouble: Trouble, error: unknown): Promise<void> {
+    const { name, missed = [] } = entry
+    const now = this.#clock.now()
+    const failure =
+      error instanceof ProxyError ? error : new AcmeFailure(messageOf(error), { scope: 'name', cause: error })
+    const ofCa = failure instanceof AcmeFailure ? failure.scope === 'ca' : true
+    const wait = failure instanceof AcmeFailure ? Math.min(failure.retryAfter ?? 0, LONGEST_PAUSE) : 0
+    const before = this.#caTrouble
+    // Several orders may fail at once because of one thing.
+    const caTrouble = before && !isOver(before, now) ? before : after(before, now, LONGEST_CA_PAUSE)
+    const mine = ofCa ? caTrouble : trouble
+    const oldest = missed.length >= MOST_MISSED ? (missed[0] ?? now) + HOUR : 0
+    const again = Math.max(mine.again, now + wait, oldest)
+    if (ofCa) this.#caTrouble = { ...mine, again }
+    const kept = ofCa
+      ? this.#store.change(now, { ...entry, missed }, { trouble: { ...mine, again } })
+      : this.#store.change(now, { ...entry, missed, trouble: { ...mine, again } })
+    // If that cannot be written, what was kept before the order holds.
+    await kept.catch(() => {})
+    this.#tell({ type: 'failed', name, reason: failure, again: new Date(again) })
+  }
+
+  // --- renewal ---
+
+  /** Looks again when the next certificate is due. */
+  #plan(): void {
+    this.#cancel?.()
+    if (this.#closing.signal.aborted) return
+    const now = this.#clock.now()
+    // At least so often: names come and go, and clocks are put right.
+    let next = now + HOUR
+    for (const entry of this.#store.names) {
+      if (!entry.certificate || this.#underWay.has(entry.name) || !this.#options.isName(entry.name)) continue
+      const again = Math.max(
+        entry.trouble?.again ?? 0,
+        this.#caTrouble?.again ?? 0,
+        this.#limit(entry, now)?.again ?? 0,
+      )
+      next = Math.min(next, Math.max(this.#renewal(entry), again))
+    }
+    this.#cancel = this.#clock.after(Math.max(SOONEST, next - now), () => void this.#look())
+  }
+
+  async #look(): Promise<void> {
+    const now = this.#clock.now()
+    for (const entry of [...this.#store.names]) {
+      if (entry.certificate && this.#options.isName(entry.name)) this.want(entry.name)
+      else if (this.#isGone(entry, now)) await this.#forget(entry.name, now)
+    }
+    this.#plan()
+  }
+
+  #isGone({ name, certificate, trouble }: AcmeName, now: number): boolean {
+    return (
+      !this.#underWay.has(name) &&
+      !this.#options.isName(name) &&
+      (certificate?.to ?? 0) < now - KEPT_EXPIRED &&
+      (trouble?.again ?? 0) < now - LONGEST_PAUSE
+    )
+  }
+
+  async #forget(name: string, now: number): Promise<void> {
+    this.#identities.delete(name)
+    this.#sooner.delete(name)
+    await this.#store.change(now, { name }).catch(() => {})
+    await this.#store.remove(name).catch(() => {})
+  }
+
+  // --- what is kept ---
+
+  async #kept(name: string): Promise<Identity | undefined> {
+    const { certificate } = this.#store.nameOf(name)
+    if (!certificate || certificate.to <= this.#clock.now()) return undefined
+    const reading = this.#identities.get(name) ?? this.#store.read(name)
+    this.#identities.set(name, reading)
+    const identity = await reading
+    // Its file was damaged or deleted: as if there had never been one.
+    if (!identity && this.#identities.get(name) === reading) await this.#forget(name, this.#clock.now())
+    return identity
+  }
+
+  #tellLimit(name: string, { reason, again }: { reason: string; again: number }): void {
+    const now = this.#clock.now()
+    if (now < this.#toldLimit) return
+    this.#toldLimit = now + HOUR
+    this.#tell({ type: 'limited', name, reason, again: new Date(again) })
+  }
+
+  #tell(event: AcmeEvent): void {
+    this.#options.onEvent?.(event)
+  }
+}
+
+const systemClock: Clock = {
+  now: () => Date.now(),
+  after(ms, act) {
+    const timer = setTimeout(act, Math.min(ms, DAY)).unref()
+    return () => clearTimeout(timer)
+  },
+}
+
+/** One failure more, and when it is tried again. */
+function after(trouble: Trouble | undefined, now: number, longest: number): Trouble {
+  const tries = (trouble?.tries ?? 0) + 1
+  return { tries, again: now + Math.min(longest, FIRST_PAUSE * 2 ** Math.min(tries - 1, 30)) }
+}
+
+/** Whether it may be tried again. What is further away than any pause is from a clock that was wrong. */
+function isOver(trouble: Trouble | undefined, now: number): boolean {
+  return trouble === undefined || trouble.again <= now || trouble.again > now + LONGEST_PAUSE + HOUR
+}
+
+/** What a public CA can give a certificate for; a wildcard would need the DNS. */
+function isCertifiable(name: string): boolean {
+  return (
+    name.length <= 240 && /^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])$/.test(name)
+  )
+}
+
+function messageOf(error: unknown): string {
+  return `the certificate is no good: ${error instanceof Error ? error.message : String(error)}`
+}
+
+/** Resolves when it has settled, or the time is over. */
+async function within(ms: number, done: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise((resolve) => {
+    timer = setTimeout(resolve, ms)
+  })
+  await Promise.race([done.catch(() => {}), late])
+  clearTimeout(timer)
+}

@@ -1,0 +1,343 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { readdir, writeFile } from 'node:fs/promises'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test, { type TestContext } from 'node:test'
+import { setImmediate as turn } from 'node:timers/promises'
+import { type Acme, type AcmeEvent, type AcmeOptions, type Clock, openAcme } from '../../../lib/store/acme.ts'
+import { AcmeFailure, explain, readRetryAfter } from '../../../lib/store/acme-problems.ts'
+import { StateFolder } from '../../../lib/store/state-folder.ts'
+import { acmeRequests, isAcmeHello } from '../../../lib/transports/acme-answers.ts'
+import { Identity } from '../../helpers/transports/authority.ts'
+import { serveWeb } from '../../helpers/transports/servers.ts'
+
+/** What there is to say without a real CA; with one: test/system/acme.test.ts. */
+
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+const authority = Identity.make('the directory')
+
+/** A clock that stands still. */
+class StillClock implements Clock {
+  time = 1_000_000_000_000
+  now = (): number => this.time
+  after = (): (() => void) => () => {}
+}
+
+interface Bench {
+  readonly folder: StateFolder
+  readonly clock: StillClock
+  readonly events: AcmeEvent[]
+  /** Opens what is kept in the folder, as at a start. */
+  open(more?: Partial<AcmeOptions>): Promise<Acme>
+  /** What the directory was asked for. */
+  readonly asked: string[]
+  /** Resolves with the next event. */
+  next(): Promise<AcmeEvent>
+}
+
+type Answer = (path: string, response: ServerResponse, request: IncomingMessage) => void
+
+/** A CA that answers as it is told, and up to then as one should. */
+async function bench(t: TestContext, answer: Answer): Promise<Bench> {
+  const { cert, key } = await authority
+  const asked: string[] = []
+  const port = await serveWeb(t, {
+    tls: { cert, key },
+    onRequest(request, response) {
+      const path = request.url ?? ''
+      asked.push(path)
+      response.setHeader('replay-nonce', 'abc')
+      if (path === '/dir') {
+        const urls = ['newNonce', 'newAccount', 'newOrder'].map((name) => [name, `https://127.0.0.1:${port}/${name}`])
+        response.end(JSON.stringify(Object.fromEntries(urls)))
+      } else if (path === '/newNonce') {
+        response.end()
+      } else if (path === '/newAccount') {
+        response.writeHead(201, { location: `https://127.0.0.1:${port}/account` }).end('{}')
+      } else {
+        answer(path, response, request)
+      }
+    },
+  })
+  const path = mkdtempSync(join(tmpdir(), 'symport-acme-'))
+  const folder = new StateFolder(path)
+  const clock = new StillClock()
+  const events: AcmeEvent[] = []
+  let heard: ((event: AcmeEvent) => void) | undefined
+  const open = async (more: Partial<AcmeOptions> = {}): Promise<Acme> => {
+    const acme = await openAcme(folder, {
+      ...{ directory: `https://127.0.0.1:${port}/dir`, email: 'a@example.com', verify: { by: 'ca', pem: cert } },
+      ...{ isName: () => true, clock, patience: 5000 },
+      onEvent(event) {
+        if (event.type === 'terms') return
+        events.push(event)
+        heard?.(event)
+      },
+      ...more,
+    })
+    t.after(() => acme.close())
+    return acme
+  }
+  t.after(() => rmSync(path, { recursive: true, force: true }))
+  const next = (): Promise<AcmeEvent> =>
+    new Promise((resolve) => {
+      heard = resolve
+    })
+  return { folder, clock, events, open, asked, next }
+}
+
+function refuse(response: ServerResponse, type: string, detail: string, headers: Record<string, string> = {}): void {
+  response.writeHead(403, { 'content-type': 'application/problem+json', ...headers })
+  response.end(JSON.stringify({ type: `urn:ietf:params:acme:error:${type}`, detail }))
+}
+
+/** When it may be tried again, in ms from now. */
+function pauseOf(event: AcmeEvent | undefined, clock: Clock): number {
+  return event && 'again' in event ? event.again.getTime() - clock.now() : Number.NaN
+}
+
+test('nothing is asked for what no public CA signs, or is not served here', async (t) => {
+  const { open, asked, events } = await bench(t, () => {})
+  const acme = await open({ isName: (name) => name !== 'other.example.com' })
+  const long = `${'a.'.repeat(126)}example.com`
+  const names = [
+    'localhost',
+    '127.0.0.1',
+    '1.2.3.4',
+    '*.example.com',
+    'a_b.example.com',
+    '-a.example.com',
+    'a..example.com',
+  ]
+  for (const name of [...names, 'a.example.com.', '../x.example.com', '', '__proto__', long, 'other.example.com']) {
+    assert.equal(await acme.contextFor(name), undefined, name)
+    acme.want(name)
+  }
+  assert.deepEqual([asked, events], [[], []])
+})
+
+test('a name that the CA refuses is tried again after a minute, then two, up to a day, also after a restart', async (t) => {
+  const { open, asked, events, clock } = await bench(t, (_, response) =>
+    refuse(response, 'rejectedIdentifier', 'bad\u001b[31m\nword'),
+  )
+  let acme = await open()
+  for (const minutes of [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1440, 1440]) {
+    assert.equal(await acme.contextFor('a.example.com'), undefined)
+    const event = events.at(-1)
+    assert.equal(pauseOf(event, clock), minutes * MINUTE)
+    const before = asked.length
+    clock.time += minutes * MINUTE - 1
+    await acme.close()
+    acme = await open()
+    assert.equal(await acme.contextFor('a.example.com'), undefined)
+    assert.equal(asked.length, before, 'not before that')
+    clock.time += 1
+  }
+  const [first] = events
+  assert.ok(first?.type === 'failed')
+  assert.equal(first.reason.code, 'PROXY_ERR_ACME')
+  assert.equal(first.reason.message, 'the CA gives no certificate for a.example.com (the CA says: bad [31m word)')
+  assert.equal(asked.filter((path) => path === '/newAccount').length, 1, 'the account is kept')
+  assert.equal(acme.promises('a.example.com'), false)
+  assert.equal(acme.promises('b.example.com'), true)
+})
+
+test('a CA that says how long to wait is believed, up to a day', async (t) => {
+  const after = ['7200', '99999999']
+  const { open, events, clock } = await bench(t, (_, response) =>
+    refuse(response, 'rateLimited', 'too many', { 'retry-after': after.shift() ?? '' }),
+  )
+  const acme = await open()
+  await acme.contextFor('a.example.com')
+  assert.equal(pauseOf(events[0], clock), 2 * HOUR)
+  await acme.contextFor('b.example.com')
+  assert.equal(pauseOf(events[1], clock), 24 * HOUR)
+})
+
+test('a CA that cannot be asked is left alone for all names, and none of them is blamed', async (t) => {
+  const { open, asked, events, clock } = await bench(t, (_, response) => response.destroy())
+  const acme = await open()
+  for (const minutes of [1, 2, 4, 8, 16, 32, 60, 60]) {
+    await acme.contextFor('a.example.com')
+    assert.equal(pauseOf(events.at(-1), clock), minutes * MINUTE)
+    const before = asked.length
+    assert.equal(await acme.contextFor('b.example.com'), undefined)
+    assert.equal(asked.length, before)
+    clock.time += minutes * MINUTE
+  }
+  const [first] = events
+  assert.match(first?.type === 'failed' ? first.reason.message : '', /^the CA cannot be asked: 127\.0\.0\.1:\d+ closed/)
+})
+
+test('what is no directory is told as such: another page, a redirect, too much, somebody else', async (t) => {
+  const answers: [Answer, RegExp][] = [
+    [(_, response) => response.end('<html>'), /^what the CA answers is not understood: is --acme-directory/],
+    [(_, response) => response.writeHead(302, { location: 'https://127.0.0.1:1/' }).end(), /is not understood/],
+    [(_, response) => response.end('x'.repeat(300_000)), /the answer of 127\.0\.0\.1:\d+ is too long/],
+    [(_, response) => response.writeHead(500).end('{"type":7}'), /the CA has a problem/],
+  ]
+  const { cert, key } = await authority
+  let current: Answer = () => {}
+  const port = await serveWeb(t, {
+    tls: { cert, key },
+    onRequest: (request, response) => current('', response, request),
+  })
+  const { open, events, clock } = await bench(t, () => {})
+  const acme = await open({ directory: `https://127.0.0.1:${port}/dir` })
+  for (const [answer, message] of answers) {
+    current = answer
+    await acme.contextFor('a.example.com')
+    const event = events.at(-1)
+    assert.match(event?.type === 'failed' ? event.reason.message : '', message)
+    clock.time += HOUR
+  }
+  const stranger = await open({ directory: `https://127.0.0.1:${port}/dir2`, verify: { by: 'system' } })
+  await stranger.contextFor('a.example.com')
+  const event = events.at(-1)
+  assert.match(event?.type === 'failed' ? event.reason.message : '', /^the CA cannot be asked: .*certificate/)
+})
+
+test('whoever waits does so for a while, few at a time, and the end gives up what is under way', async (t) => {
+  const { open, asked, events } = await bench(t, () => {})
+  const acme = await open({ patience: 300, mostWaiting: 1 })
+  const started = performance.now()
+  const first = acme.contextFor('a.example.com').then(() => performance.now() - started)
+  await turn()
+  assert.equal(await acme.contextFor('a.example.com'), undefined)
+  assert.ok(performance.now() - started < 250, 'the second does not wait')
+  assert.ok((await first) >= 290)
+  await acme.close()
+  assert.deepEqual([asked.filter((path) => path === '/newOrder').length, events.length], [1, 0])
+})
+
+test('a server that dies while it orders does not order at once when it starts again', async (t) => {
+  const { open, asked, clock } = await bench(t, () => {})
+  const orders = (): number => asked.filter((path) => path === '/newOrder').length
+  const dying = await open({ patience: 300 })
+  await dying.contextFor('a.example.com')
+  assert.equal(orders(), 1)
+  const next = await open({ patience: 300 })
+  assert.equal(await next.contextFor('a.example.com'), undefined)
+  assert.equal(orders(), 1)
+  clock.time += MINUTE
+  assert.equal(await next.contextFor('a.example.com'), undefined)
+  assert.equal(orders(), 2)
+})
+
+test('orders are limited by the hour, and so many at once', async (t) => {
+  const { open, asked, events, clock } = await bench(t, (_, response) => refuse(response, 'caa', ''))
+  const acme = await open({ perHour: 3, atOnce: 2 })
+  const names = ['a', 'b', 'c', 'd'].map((label) => `${label}.example.com`)
+  await Promise.all(names.map((name) => acme.contextFor(name)))
+  assert.equal(asked.filter((path) => path === '/newOrder').length, 3)
+  const limited = events.filter(({ type }) => type === 'limited')
+  assert.equal(limited.length, 1, 'told once')
+  assert.equal(pauseOf(limited[0], clock), HOUR)
+  clock.time += HOUR
+  await acme.contextFor('d.example.com')
+  assert.equal(asked.filter((path) => path === '/newOrder').length, 4)
+})
+
+test('a certificate that is kept is used without asking; one that is damaged, or of another name, is not', async (t) => {
+  const { open, folder, asked, clock } = await bench(t, (_, response) => refuse(response, 'caa', ''))
+  clock.time = Date.now()
+  await (await open()).contextFor('none.example.com')
+  const [own = ''] = await readdir(folder.path)
+  const { cert, key } = await Identity.make('leaf', { names: ['a.example.com'], to: 60 })
+  for (const name of ['a', 'b']) await writeFile(join(folder.path, own, `cert-${name}.example.com.pem`), key + cert)
+  await writeFile(join(folder.path, own, 'cert-c.example.com.pem'), key.slice(0, 200))
+  const acme = await open()
+  assert.deepEqual(
+    acme.list().map(({ name }) => name),
+    ['a.example.com'],
+  )
+  const before = asked.length
+  assert.ok(await acme.contextFor('a.example.com'))
+  assert.equal(asked.length, before)
+  assert.equal(acme.promises('a.example.com'), true)
+  const left = (await readdir(join(folder.path, own))).filter((file) => file.startsWith('cert-'))
+  assert.deepEqual(left, ['cert-a.example.com.pem'])
+})
+
+test('each problem of RFC 8555 says what to do, in words', () => {
+  const urn = (kind: string): { type: string } => ({ type: `urn:ietf:params:acme:error:${kind}` })
+  assert.match(explain(urn('dns'), 'x.example.com').message, /add an A or AAAA record/)
+  assert.match(explain(urn('connection'), 'x.example.com').message, /port 443 or 80/)
+  assert.match(explain(urn('unauthorized'), 'x.example.com').message, /something else answers/)
+  assert.equal(explain(urn('invalidContact'), '').scope, 'ca')
+  assert.equal(explain(urn('toString'), '').scope, 'ca')
+  assert.ok(explain({ detail: 'x'.repeat(10_000) }, '') instanceof AcmeFailure)
+  assert.ok(explain({ detail: 'x'.repeat(10_000) }, '').message.length < 400)
+  assert.equal(readRetryAfter('120', 0), 120_000)
+  assert.equal(readRetryAfter(new Date(5000).toUTCString(), 1000), 4000)
+  assert.equal(readRetryAfter('soon', 0), undefined)
+  assert.equal(readRetryAfter('-5', 0), undefined)
+})
+
+test('a CA that looks gets the answer at the very path and by GET; all else goes on', async (t) => {
+  const passed: string[] = []
+  const answers = {
+    forPath: (path: string) => (path === '/known' ? 'the answer' : undefined),
+    forName: () => undefined,
+  }
+  const port = await serveWeb(t, {
+    onRequest: (request, response) =>
+      acmeRequests(answers, ({ method, url }, response) => {
+        passed.push(`${method} ${url}`)
+        response.end('theirs')
+      })(request, response, { remote: undefined, secure: false }),
+  })
+  const ask = async (path: string, method = 'GET'): Promise<string> =>
+    (await fetch(`http://127.0.0.1:${port}${path}`, { method })).text()
+  assert.equal(await ask('/known'), 'the answer')
+  assert.equal(await ask('/known', 'HEAD'), '')
+  assert.equal(await ask('/known', 'POST'), 'theirs')
+  assert.equal(await ask('/known/x'), 'theirs')
+  assert.deepEqual(passed, ['POST /known', 'GET /known/x'])
+  assert.equal(isAcmeHello({ alpn: ['acme-tls/1'] }), true)
+  assert.equal(isAcmeHello({ alpn: ['acme-tls/1', 'http/1.1'] }), false)
+})
+
+test('an operator who has put something right need not wait, but for the limits of the CA', async (t) => {
+  const { open, asked, events } = await bench(t, (_, response) => refuse(response, 'dns', ''))
+  const orders = (): number => asked.filter((path) => path === '/newOrder').length
+  const acme = await open()
+  await acme.contextFor('a.example.com')
+  await acme.contextFor('a.example.com')
+  assert.equal(orders(), 1)
+  await acme.retry()
+  await acme.contextFor('a.example.com')
+  assert.equal(orders(), 2)
+  assert.deepEqual([events.length, acme.list()], [2, []])
+})
+
+test('a pause from a clock that was wrong does not last', async (t) => {
+  const { open, asked, clock } = await bench(t, (_, response) => refuse(response, 'dns', ''))
+  const orders = (): number => asked.filter((path) => path === '/newOrder').length
+  await (await open()).contextFor('a.example.com')
+  clock.time -= 30 * 24 * HOUR
+  await (await open()).contextFor('a.example.com')
+  assert.equal(orders(), 2)
+})
+
+test('an account follows the address of --acme-email, and is made anew where the CA has lost it', async (t) => {
+  const lost = ['accountDoesNotExist']
+  const { open, asked, clock } = await bench(t, (path, response) => {
+    if (path === '/account') response.end('{}')
+    else refuse(response, lost.pop() ?? 'dns', '')
+  })
+  const count = (path: string): number => asked.filter((one) => one === path).length
+  await (await open()).contextFor('a.example.com')
+  assert.deepEqual([count('/newAccount'), count('/account'), count('/newOrder')], [1, 0, 1])
+  clock.time += MINUTE
+  const acme = await open({ email: 'b@example.com' })
+  await acme.contextFor('a.example.com')
+  assert.deepEqual([count('/newAccount'), count('/account')], [2, 0])
+  await acme.close()
+  clock.time += 2 * MINUTE
+  await (await open({ email: 'c@example.com' })).contextFor('a.example.com')
+  assert.deepEqual([count('/newAccount'), count('/account'), count('/newOrder')], [2, 1, 3])
+})
