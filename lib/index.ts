@@ -23,6 +23,7 @@ export type { Connected, HubEvent, OnEvent } from './hub/events.ts'
 export { Feed } from './hub/feed.ts'
 export { Identities } from './hub/identities.ts'
 export type * from './hub/operations.ts'
+export { isReservedHost, type PublicPlace, Publisher, type PublisherOptions } from './hub/publisher.ts'
 export { Statistics } from './hub/statistics.ts'
 export { NodeOperator } from './node-operator.ts'
 export { Operator } from './operator.ts'
@@ -31,8 +32,15 @@ export { type Pattern, type PortRange, parsePattern, parsePortRanges } from './p
 export { createPolicy, type PolicyOptions } from './policy/policy.ts'
 export { tunnelPolicy, wspPolicy } from './policy/reach.ts'
 export { parseCa, parsePin, type Verify } from './sockets/verify.ts'
-export { type CertificateOptions, type Certificates, loadCertificates } from './store/certificates.ts'
+export { type Acme, type AcmeEvent, type AcmeOptions, openAcme } from './store/acme.ts'
+export {
+  type CertificateOptions,
+  type Certificates,
+  chainCertificates,
+  loadCertificates,
+} from './store/certificates.ts'
 export { StateFolder } from './store/state-folder.ts'
+export { acmeRequests, acmeRoute, isAcmeHello } from './transports/acme-answers.ts'
 export { type InsideOptions, listenInside, type Names } from './transports/http-server.ts'
 export { type ClientHello, listenOnePort, type OnePortOptions } from './transports/one-port.ts'
 export { dialTcp, listenTcp, type TcpAddress } from './transports/tcp.ts'

@@ -25,6 +25,8 @@ export interface OperatorOptions {
   readonly version: string
   /** The fingerprint of the server's certificate, where it is one of its own. */
   readonly pin?: (() => Promise<string | undefined>) | undefined
+  /** The certificates of names, if the server gets them by itself. */
+  readonly certificates?: (() => ServerStatus['certificates']) | undefined
   /** Applies the changed configuration file. Without one there is nothing to reload. */
   readonly reload?: (() => Promise<ReloadReport>) | undefined
 }
@@ -46,6 +48,7 @@ export class Operator implements Operations {
       version,
       address: server.address,
       pin: this.#pin,
+      certificates: this.#options.certificates?.(),
       started: this.#started.toISOString(),
       nodes: { enrolled: identities.size, connected: server.nodes.size },
       mappings: { count: server.mappings.size, ready: server.mappings.ready },

@@ -300,7 +300,9 @@ function connections({ clients }: NodeConfig): string[] {
 }
 
 function wspLines({ values, wsp }: ServerConfig): string[] {
-  const reach = wsp?.allow?.join(', ') ?? 'as wsp has it, but nothing of this machine and its link'
+  const reach =
+    wsp?.allow?.join(', ') ??
+    'all but loopback, link-local and metadata addresses of this machine ("allow" changes that)'
   return [
     `the WebSocket is at ${String(values.path)}`,
     ...(wsp?.ownName === undefined ? [] : [`its own name is ${wsp.ownName}`]),

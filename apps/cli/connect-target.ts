@@ -30,6 +30,9 @@ export async function readTarget(text: string, passwordFile: string | undefined)
   if (!rest.startsWith('/') && text.includes('@')) return await readChannelUrl(name, rest, passwordFile)
   if (passwordFile !== undefined) throw usage('--password-file is for a channel: write tcp://CHANNEL@')
   if (scheme === '') throw usage(`that is no URL: ${FORMS}`)
+  if (name === 'tcp' && /^[a-z_][\w.-]*$/i.test(rest)) {
+    throw usage(`"${rest}" has no port: write tcp://${rest}:PORT, or for a channel tcp://${rest}:PASSWORD@`)
+  }
   const target = parseEndpointUrl(text, { domains: DOMAINS, role: 'forward' })
   if (target.Domain === 'channel' || target.Domain === 'tunnel') throw usage(FORMS)
   return target

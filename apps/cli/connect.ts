@@ -8,7 +8,7 @@ import { createDomains, parseTimes } from '../common/options.ts'
 import { askOnTerminal, SECRET_FLAGS } from '../common/secret.ts'
 import { DIAL_FLAGS } from '../common/transport-flags.ts'
 import { findSecrets } from '../node/find-secrets.ts'
-import { planServers, type ServerPlan } from '../node/plan.ts'
+import { loadLogin, onlyServer, planServers } from '../node/plan.ts'
 import { SERVER_FLAGS } from '../node/server-flags.ts'
 import { readTarget } from './connect-target.ts'
 import { joinStdio } from './join-stdio.ts'
@@ -73,8 +73,11 @@ const connectCommand: Runnable = command({
     const target = await readTarget(url, notEmpty(flags['password-file'], 'password-file'))
     const { values, config } = await applyConfig('node', { ...flags, ...NOT_HERE })
     const nodeConfig = config?.role === 'node' ? config : undefined
-    const plans = await planServers({ ...values, ...NOT_HERE }, [], { config: nodeConfig, domains: createDomains() })
-    const plan = onlyOne(plans)
+    const plans = await planServers({ ...values, ...NOT_HERE }, [], {
+      ...{ config: nodeConfig, domains: createDomains() },
+      login: () => loadLogin(stateFolder(values.state)),
+    })
+    const plan = onlyServer(plans)
     const { resumeTimeout, keepalive } = parseTimes(values)
     const state = stateFolder(values.state)
     // Those of the file are about the node that runs with it.
@@ -101,15 +104,6 @@ function urlOf(positionals: readonly string[]): string {
   const found = url ?? process.env.SYMPORT_CONNECT
   if (found !== undefined && found !== '') return found
   throw usage('connect where to? For example: symport connect tcp://CHANNEL:PASSWORD@ --host server.example.com')
-}
-
-function onlyOne(plans: readonly ServerPlan[]): ServerPlan {
-  const [plan, another] = plans
-  if (plan !== undefined && another === undefined) return plan
-  const known = [...new Set(plans.map(({ place }) => place.name))]
-  // Entries of one server differ in what they listen on, and not in how to get there.
-  if (plan !== undefined && known.length === 1) return plan
-  throw usage(`the file has ${known.length} servers: say which with --server (${known.slice(0, 5).join(', ')})`)
 }
 
 /** ssh hangs up when it is done; SIGINT and SIGTERM are what a person or a supervisor sends. A second one ends at once. */

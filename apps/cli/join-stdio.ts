@@ -87,7 +87,8 @@ async function join(plan: ReadyPlan, target: Endpoint, { log, options, stop }: J
     if (error instanceof Interrupted) throw error
     if (stream.failure) throw stream.failure
     const { code, message } = ProxyError.from(error, 'PROXY_ERR_RESET')
-    throw new ProxyError(code, `${failing}: ${message}`, { cause: error })
+    const why = code === 'PROXY_ERR_DIAL_DENIED' ? `the server refused: ${message}` : message
+    throw new ProxyError(code, `${failing}: ${why}`, { cause: error })
   } finally {
     giveUp.abort()
     await node.close()

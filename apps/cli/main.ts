@@ -6,11 +6,20 @@ interface Entry {
   load(): Promise<{ default: Runnable }>
 }
 
+async function publishing(name: 'http' | 'tcp' | 'udp'): Promise<{ default: Runnable }> {
+  const commands = await import('./publish.ts')
+  return { default: commands[name] }
+}
+
 /** Loaded when called for: a start should not wait for what it does not use. */
 const COMMANDS: Record<string, Entry> = {
   demo: { summary: 'a server, a node and a small web page on loopback', load: () => import('./demo.ts') },
   server: { summary: 'accept nodes', load: () => import('../server/command.ts') },
   node: { summary: 'connect to a server', load: () => import('../node/command.ts') },
+  http: { summary: 'publish a web service at a public URL', load: () => publishing('http') },
+  tcp: { summary: 'publish a TCP port', load: () => publishing('tcp') },
+  udp: { summary: 'publish a UDP port', load: () => publishing('udp') },
+  login: { summary: 'keep a server and its secret for these commands', load: () => import('./login.ts') },
   connect: {
     summary: 'a channel or target on standard input and output',
     load: () => import('./connect.ts'),
@@ -19,7 +28,7 @@ const COMMANDS: Record<string, Entry> = {
   check: { summary: 'say what is wrong with a configuration file', load: () => import('./check.ts') },
   nodes: { summary: 'who may connect to a server, and who does', load: () => import('./nodes.ts') },
   mappings: { summary: 'what a server listens on while it runs', load: () => import('./mappings.ts') },
-  status: { summary: 'what a server does', load: () => import('./status.ts') },
+  status: { summary: 'what a server does, or a node with --admin', load: () => import('./status.ts') },
   reload: { summary: 'apply the changed configuration file of a server', load: () => import('./reload.ts') },
   uuid: { summary: "print the node's command line", load: () => import('./uuid.ts') },
   keygen: { summary: "make the server's key and secret", load: () => import('./keygen.ts') },

@@ -6,6 +6,7 @@ import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { notEmpty, toDuration } from '../common/flags.ts'
 import { OPERATOR_FLAGS, openServer, print, printJson, terminal, wantsJson, withDefault } from '../common/operator.ts'
 import {
+  certificateColumns,
   connectionColumns,
   mappingColumns,
   nodeColumns,
@@ -142,6 +143,8 @@ function render(status: Status, rates: ReadonlyMap<string, Rates> | undefined, o
   if (mappings.length > 0) lines.push('', ...formatTable(mappings, mappingColumns(context), options))
   const problems = problemLines(mappings)
   if (problems.length > 0) lines.push('', ...problems)
+  const { certificates = [] } = server
+  if (certificates.length > 0) lines.push('', ...formatTable(certificates, certificateColumns(context), options))
   if (connections?.length === 0) lines.push('', 'no connections are open')
   else if (connections) lines.push('', ...formatTable(connections, connectionColumns(context), options))
   return lines

@@ -8,6 +8,7 @@ import { parseNamePattern } from '../../lib/policy/names.ts'
 import { parseNet } from '../../lib/sockets/ip.ts'
 import { parsePin } from '../../lib/sockets/verify.ts'
 import { parseVia } from '../../lib/transports/via-proxy.ts'
+import { parseAcmeDirectory, parseAcmeEmail } from './acme-flags.ts'
 import {
   checkHalves,
   contextOf,
@@ -33,6 +34,7 @@ import {
   text,
   yes,
 } from './config-parts.ts'
+import { parseDomain } from './domain.ts'
 import { toDuration } from './flags.ts'
 import { checkSecret } from './secret.ts'
 
@@ -60,6 +62,9 @@ const PLACES: ReadonlyMap<string, string> = new Map([
   ['http.proxy-protocol', 'proxy-protocol'],
   ['tls.cert', 'cert'],
   ['tls.key', 'key'],
+  ['tls.acme-email', 'acme-email'],
+  ['tls.acme-directory', 'acme-directory'],
+  ['tls.acme-ca', 'acme-ca'],
   ['tls.ca', 'ca'],
   ['tls.pin', 'pin'],
   ['admin.listen', 'admin'],
@@ -177,6 +182,9 @@ function tables(role: Role): Record<string, v.ObjectEntries> {
           parseNamePattern(value, parseWeb),
         ),
       ),
+      domain: v.optional(
+        text('The name below which nodes get names of the web port, or the URL where visitors find it.', parseDomain),
+      ),
       'enrolled-only': v.optional(yes('Only nodes with a credential of their own: the shared secret is off.')),
       'on-duplicate': v.optional(
         oneOf('What happens when a second process connects with the same id. Default allow.', [
@@ -189,6 +197,19 @@ function tables(role: Role): Record<string, v.ObjectEntries> {
     tls: {
       cert: v.optional(text('The certificate and those above it, in PEM.')),
       key: v.optional(text('Its private key, in PEM.')),
+      'acme-email': v.optional(
+        text(
+          'Whom a public CA knows you as, which then gives a certificate for each name. Agrees to its terms.',
+          parseAcmeEmail,
+        ),
+      ),
+      'acme-directory': v.optional(
+        text(
+          "That CA: letsencrypt (the default), letsencrypt-staging, or its directory's https:// URL.",
+          parseAcmeDirectory,
+        ),
+      ),
+      'acme-ca': v.optional(text('The certificates to believe when that directory is asked, in PEM.')),
     },
     http: {
       path: v.optional(
@@ -590,6 +611,8 @@ function pairProblems(file: FileTable, role: Role): Problem[] {
   }
   needs('tls.cert', 'tls.key')
   needs('tls.key', 'tls.cert')
+  needs('tls.acme-directory', 'tls.acme-email')
+  needs('tls.acme-ca', 'tls.acme-email')
   needs('http.proxy-protocol', 'http.trusted-proxies')
   needs('http.real-ip-header', 'http.trusted-proxies')
   return problems
@@ -599,7 +622,9 @@ function pairProblems(file: FileTable, role: Role): Problem[] {
 const OF_CLIENTS = ['host', 'server', 'port', 'dynamic', 'local', 'remote', ...MAPPING_LISTS.node]
 
 // Relative ones are relative to the file.
-const PATHS: ReadonlySet<string> = new Set(['uuid-file', 'state', 'tls.cert', 'tls.key', 'tls.ca', 'log.file'])
+const PATHS: ReadonlySet<string> = new Set([
+  ...['uuid-file', 'state', 'tls.cert', 'tls.key', 'tls.ca', 'tls.acme-ca', 'log.file'],
+])
 
 /** Every value that stands alone, by its dotted key. Mappings are no such values. */
 function flatten(file: FileTable): [string, unknown][] {

@@ -71,7 +71,7 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
       case 'listener-failed':
         log.error(
           { listen: formatEndpoint(event.spec.Listen), ...about(event), code: event.reason.code },
-          event.reason.message,
+          event.at === 'here' ? event.reason.message : `the ${peer} refused: ${event.reason.message}`,
         )
         break
       case 'unserved':
@@ -107,17 +107,19 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
           `channel ${event.channel} has no password: whoever runs the server can read it`,
         )
         break
-      case 'refused':
+      case 'refused': {
+        const there = event.inside ? 'other end' : peer
         log.warn(
           {
             [peer]: event.peer.id,
             request: event.request,
-            by: event.by === 'here' ? side : peer,
+            by: event.by === 'here' ? side : there,
             code: event.reason.code,
           },
-          `refused: ${event.reason.message}`,
+          `${event.by === 'here' ? 'refused' : `the ${there} refused`}: ${event.reason.message}`,
         )
         break
+      }
     }
   }
 }

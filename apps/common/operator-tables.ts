@@ -113,6 +113,19 @@ function totalColumns<Row extends { readonly id: string; readonly totals: Totals
   ]
 }
 
+export function certificateColumns({ now }: TableContext): Column<{ readonly name: string; readonly ends: string }>[] {
+  // Whoever cannot renew one has a third of its life to find out.
+  const soon = ({ ends }: { readonly ends: string }): boolean => Date.parse(ends) - now < 7 * 86_400_000
+  return [
+    { title: 'CERTIFICATE', value: ({ name }) => name },
+    {
+      title: 'ENDS',
+      value: ({ ends }) => `${ends.slice(0, 16).replace('T', ' ')} UTC`,
+      color: (one) => (soon(one) ? 'yellow' : undefined),
+    },
+  ]
+}
+
 /** tcp goes without saying. */
 export function short(at: Endpoint): string {
   return at.Domain === 'tcp' ? at.Addr : formatEndpoint(at)

@@ -137,16 +137,17 @@ export function parseListenFlags(values: ListenFlagValues): ListenSettings {
   return { cert, key, onePort: { path, trustedProxies, proxyProtocol, realIpHeader: header } }
 }
 
-async function readCa(path: string): Promise<Verify> {
+/** @throws ProxyError PROXY_ERR_USAGE */
+export async function readCa(path: string, flag = 'ca'): Promise<Verify> {
   let pem: string
   try {
     pem = await readFile(path, 'utf8')
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
     const why = code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'permission denied' : code
-    throw new ProxyError('PROXY_ERR_USAGE', `--ca: cannot read ${path}: ${why}`, { cause: error })
+    throw new ProxyError('PROXY_ERR_USAGE', `--${flag}: cannot read ${path}: ${why}`, { cause: error })
   }
-  return named('ca', () => parseCa(pem))
+  return named(flag, () => parseCa(pem))
 }
 
 /** Says which flag it is that a parser does not like. */

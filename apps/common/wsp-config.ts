@@ -274,7 +274,7 @@ function readClient(field: Field, reader: Reader, domains: ReturnType<typeof cre
     key,
     server: url === undefined ? undefined : withPath(url),
     secret: reader.text(auth, (text) => checkSecret(text, 'auth')),
-    secretAdvice: `add "auth" to ${key}: "symport uuid" on the server shows the secret, the "auth" of its own file`,
+    secretAdvice: `add "auth" to ${key}: it is the "auth" of the server's file, or what "symport uuid" shows there`,
     allow: [],
     dynamic: reader.texts(dynamic, (text) => parseDynamic([text], domains)),
     local: reader.texts(local, (text) => parseSpecs([text], domains, 'local')),

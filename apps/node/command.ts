@@ -10,7 +10,7 @@ import { askSecret } from '../common/secret.ts'
 import { DIAL_FLAGS } from '../common/transport-flags.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
 import { findSecrets } from './find-secrets.ts'
-import { planServers } from './plan.ts'
+import { loadLogin, planServers } from './plan.ts'
 import { SERVER_FLAGS } from './server-flags.ts'
 
 const FLAGS = [
@@ -34,7 +34,7 @@ const FLAGS = [
     alias: 'R',
     kind: 'list',
     value: 'SPEC',
-    help: 'The server listens (if it allows), this side forwards. A name and a password make it a channel: tcp://channel:password@127.0.0.1:22, tunnel://name:password@.',
+    help: "The server listens (if it allows), this side forwards. A name and a password make it a channel: tcp://channel:password@127.0.0.1:22, tunnel://name:password@. ?mode= makes it a name of the server's web port: http://127.0.0.1:8080?mode=path&value=api.",
   },
   ...DIAL_FLAGS,
   {
@@ -62,8 +62,11 @@ const node: Runnable = command({
     '# at home: offer ssh as a channel; elsewhere: join it (ssh -p 2200 127.0.0.1, or see "symport connect --help")',
     'symport node --host server.example.com -R tcp://ssh:password@127.0.0.1:22',
     'symport node --host server.example.com -L tcp://ssh:password@127.0.0.1:2200',
-    '# a proxy for the browser, and two servers at once',
+    '# a web page at http://server.example.com/api/ (its port 80, and --allow-names /api)',
+    "symport node --server ws://server.example.com -R 'http://127.0.0.1:8080?mode=path&value=api'",
+    '# a proxy for the browser (the server runs with --allow, which says where to)',
     'symport node --host server.example.com -D 1080',
+    '# two servers at once',
     'symport node one.example.com wss://two.example.com/symport',
   ],
   async run(flags, positionals) {
@@ -72,10 +75,14 @@ const node: Runnable = command({
     let log: Logger | undefined
     const domains: DomainPlugin[] = createDomains({ onWarning: (text) => log?.warn(text) })
     const nodeConfig = config?.role === 'node' ? config : undefined
-    const plans = await planServers(values, positionals, { config: nodeConfig, domains })
+    const state = stateFolder(values.state)
+    const plans = await planServers(values, positionals, {
+      config: nodeConfig,
+      domains,
+      login: () => loadLogin(state),
+    })
     const { drainTimeout: timeout, ...times } = parseTimes(values)
     const tcp = parseAdminAddress(values.admin)
-    const state = stateFolder(values.state)
     checkLogLevel(values['log-level'])
 
     const { ready, exposed } = await findSecrets(plans, state, askSecret)

@@ -1,12 +1,15 @@
+import { existsSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { type DomainPlugin, ProxyError } from '../../lib/core/index.ts'
 import type { Pattern, Spec } from '../../lib/index.ts'
+import type { StateFolder } from '../../lib/store/state-folder.ts'
 import type { ClientEntry, NodeConfig } from '../common/config.ts'
 import { toPort } from '../common/flags.ts'
 import { parseDynamic, parsePatterns, parseSpecs } from '../common/options.ts'
 import { givenSecret, type SecretOptions } from '../common/secret.ts'
 import { type DialFlagValues, type DialSettings, parseDialFlags } from '../common/transport-flags.ts'
 import { type Place, parsePlace } from '../common/transports.ts'
+import { LOGIN_FILE, type Login } from './login-file.ts'
 
 /** The flags of a node that are about its servers, completed by its file. */
 export interface PlanValues extends DialFlagValues, SecretOptions {
@@ -51,12 +54,14 @@ const LOCAL_FLAGS = [
 export async function planServers(
   values: PlanValues,
   positionals: readonly string[],
-  { config, domains }: { config: NodeConfig | undefined; domains: readonly DomainPlugin[] },
+  { config, domains, login }: PlanContext,
 ): Promise<ServerPlan[]> {
   const named = namedServers(values, positionals)
   const common = { values, domains, secret: await givenSecret(values) }
   const clients = config?.clients ?? []
   if (config === undefined || clients.length === 0) {
+    const known = named.length === 0 && values.port === undefined ? await login?.() : undefined
+    if (known) return [await planLogin(known, common)]
     const servers = named.length > 0 ? named : [['--host', '127.0.0.1'] as const]
     assertOneListens(values, servers.length)
     const dialling = await parseDialFlags(values)
@@ -66,6 +71,34 @@ export async function planServers(
   const chosen = named.length === 0 ? all : chooseServers(all, named, { values, config })
   assertOneListens(values, chosen.length)
   return chosen
+}
+
+export interface PlanContext {
+  readonly config: NodeConfig | undefined
+  readonly domains: readonly DomainPlugin[]
+  /** The server that is meant where none is named. Default: one on this machine. */
+  readonly login?: (() => Promise<Login | undefined>) | undefined
+}
+
+/** The server of `symport login`. What reads it is loaded where there was one. */
+export async function loadLogin(state: StateFolder): Promise<Login | undefined> {
+  if (!existsSync(state.file(LOGIN_FILE))) return undefined
+  const { readLogin } = await import('./login.ts')
+  return await readLogin(state)
+}
+
+/**
+ * For a command that has one server.
+ *
+ * @throws ProxyError PROXY_ERR_USAGE
+ */
+export function onlyServer(plans: readonly ServerPlan[]): ServerPlan {
+  const [plan, another] = plans
+  if (plan !== undefined && another === undefined) return plan
+  const known = [...new Set(plans.map(({ place }) => place.name))]
+  // Entries of one server differ in what they listen on, and not in how to get there.
+  if (plan !== undefined && known.length === 1) return plan
+  throw usage(`the file has ${known.length} servers: say which with --server (${known.slice(0, 5).join(', ')})`)
 }
 
 type Named = readonly [flag: string, text: string]
@@ -99,16 +132,27 @@ interface Common {
   readonly values: PlanValues
   readonly domains: readonly DomainPlugin[]
   readonly secret: string | undefined
+  readonly secretAdvice?: string | undefined
 }
 
-function planNamed(place: Place, { values, domains, secret }: Common): ServerPlan {
+function planNamed(place: Place, { values, domains, secret, secretAdvice }: Common): ServerPlan {
   return {
     ...{ place, secret, ...identityOf(values.id) },
-    secretAdvice: '"symport uuid" on the server shows the command line',
+    secretAdvice: secretAdvice ?? '"symport uuid" on the server shows the command line',
     listeners: [...parseSpecs(values.listener, domains, 'local'), ...parseDynamic(values.dynamic, domains)],
     peerListeners: parseSpecs(values.peer_listener, domains, 'remote'),
     dial: patternsOf(values.allow),
   }
+}
+
+/** As `symport login` was told, but for what this command line says. */
+async function planLogin({ server, id, ca, pin, proxy }: Login, common: Common): Promise<ServerPlan> {
+  const { values } = common
+  const verify = values.ca === undefined && values.pin === undefined ? { ca, pin } : values
+  const all = { ...values, id: values.id ?? id, proxy: values.proxy ?? proxy, ca: verify.ca, pin: verify.pin }
+  const dialling = await parseDialFlags(all)
+  const place = parsePlace(server, 'the server of "symport login"', { port: undefined, dialling })
+  return planNamed(place, { ...common, values: all, secretAdvice: '"symport login" asks for it' })
 }
 
 /** What an entry of a file leaves out is as for all of them. */

@@ -3,7 +3,12 @@ import { DEFAULT_PORT } from '../common/transports.ts'
 
 /** Which server it is, and what this node is called there. */
 export const SERVER_FLAGS: readonly [StringFlag<'host'>, StringFlag<'port'>, StringFlag<'server'>, StringFlag<'id'>] = [
-  { name: 'host', kind: 'string', value: 'HOST', help: 'The server: host, host:port or a URL. Default: 127.0.0.1.' },
+  {
+    name: 'host',
+    kind: 'string',
+    value: 'HOST',
+    help: 'The server: host, host:port or a URL. Default: that of "symport login", else 127.0.0.1.',
+  },
   { name: 'port', kind: 'string', value: 'PORT', help: `Default: ${DEFAULT_PORT}.` },
   {
     name: 'server',

@@ -1,7 +1,9 @@
 import { deriveCredential } from '../../lib/core/index.ts'
 import { readSecret } from '../../lib/store/secrets.ts'
+import { ACME_FLAGS, parseAcmeFlags } from '../common/acme-flags.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
+import { parseDomain } from '../common/domain.ts'
 import { notEmpty, toPort } from '../common/flags.ts'
 import { stateFolder } from '../common/identity.ts'
 import { checkLogLevel, createLog, type Logger } from '../common/log.ts'
@@ -38,9 +40,16 @@ const FLAGS = [
     name: 'allow-names',
     kind: 'list',
     value: 'PATTERN',
-    help: 'Names of the web port that nodes may have: app.example.com, *.example.com, /path, host/path, or * for all.',
+    help: 'Names of the web port that nodes may have: app.example.com, *.example.com, /path, host/path, or * for all. Default: none; with --domain those below it.',
+  },
+  {
+    name: 'domain',
+    kind: 'string',
+    value: 'NAME',
+    help: 'Nodes get names below it ("symport http"), which lead here by a wildcard record of the DNS: example.com. Where visitors come in elsewhere, as through a proxy, the URL of that: https://example.com.',
   },
   ...LISTEN_FLAGS,
+  ...ACME_FLAGS,
   ...OPERATOR_FLAGS,
   CONFIG_FLAG,
   ...COMMON_FLAGS,
@@ -55,6 +64,8 @@ const server: Runnable = command({
     'symport server --listener 13389:127.0.0.1:3389',
     '# the same in the words of a config file',
     `symport server --listener '{"Listen":{"Domain":"tcp","Addr":"127.0.0.1:13389"},"Forward":{"Domain":"tcp","Addr":"127.0.0.1:3389"}}'`,
+    '# what nodes may ask for: the way out for their proxies (-D), ports, names of the web port (-R http://...)',
+    "symport server --allow '*:80' --allow '*:443' --allow-ports 9000-9999 --allow-names '*.example.com'",
   ],
   async run(flags, positionals) {
     const { values, config: file, mappings: configured } = await applyConfig('server', flags)
@@ -69,7 +80,10 @@ const server: Runnable = command({
     const port = values.port === undefined ? undefined : toPort(values.port, 'port', { allowZero: true })
     const place = parsePlace(notEmpty(values.host, 'host') ?? '0.0.0.0', '--host', { port, listening: true })
     const { onDuplicate, admin, webhook } = parseOperatorFlags(values)
-    policyOf(values, { own: {}, wsp: config?.wsp })
+    const named = notEmpty(values.domain, 'domain')
+    const domain = named === undefined ? undefined : parseDomain(named)
+    const acme = await parseAcmeFlags(values)
+    policyOf(values, { own: {}, wsp: config?.wsp, domain })
     parseTimes(values)
     const given = await givenSecret(values)
     const state = stateFolder(values.state)
@@ -88,7 +102,7 @@ const server: Runnable = command({
       log,
       ...{ flags, values, config, domains, listeners, configured, peerListeners, place, cert, key },
       onePort: { ...onePort, path },
-      ...{ onDuplicate, admin, webhook, given, credential, state, exposed: kept?.exposed ?? false },
+      ...{ domain, acme, onDuplicate, admin, webhook, given, credential, state, exposed: kept?.exposed ?? false },
     })
   },
 })

@@ -7,6 +7,7 @@ import { channelRelay } from '../../lib/hub/channels.ts'
 import { Feed } from '../../lib/hub/feed.ts'
 import { Identities } from '../../lib/hub/identities.ts'
 import type { MappingRequest } from '../../lib/hub/operations.ts'
+import { isReservedHost, Publisher } from '../../lib/hub/publisher.ts'
 import { Statistics } from '../../lib/hub/statistics.ts'
 import { Operator } from '../../lib/operator.ts'
 import type { OwnNames } from '../../lib/policy/names.ts'
@@ -15,7 +16,9 @@ import { loadCertificates } from '../../lib/store/certificates.ts'
 import { isGuessable } from '../../lib/store/secrets.ts'
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 import { version } from '../cli/version.ts'
+import type { AcmeSettings } from '../common/acme-flags.ts'
 import type { FlagValue, ServerConfig } from '../common/config.ts'
+import type { PublicDomain } from '../common/domain.ts'
 import { logEvents } from '../common/events.ts'
 import { isLoopbackHost, warnExposed } from '../common/identity.ts'
 import { checkLogLevel, type Logger } from '../common/log.ts'
@@ -23,12 +26,14 @@ import { parseTimes } from '../common/options.ts'
 import type { ListenSettings } from '../common/transport-flags.ts'
 import type { Place } from '../common/transports.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
+import { openHttps } from './https.ts'
 import { LivePolicy } from './live-policy.ts'
 import type { OperatorSettings } from './operator-flags.ts'
-import { givesNames, policyOf, wspAllow } from './policy.ts'
+import { allowedNames, allowedPorts, givesNames, policyOf, wspAllow } from './policy.ts'
+import { PublicPlaces } from './public-places.ts'
 import { serverSecret } from './secret.ts'
 import type { ServerDomains } from './server-domains.ts'
-import { tellNames, tellNode } from './tell-node.ts'
+import { tellDomain, tellNames, tellNode } from './tell-node.ts'
 
 /** The flags that are read here: some of them may change while the server runs. */
 export interface ServerValues {
@@ -57,6 +62,10 @@ export interface ServeOptions<Values> extends Omit<ListenSettings, 'onePort'>, O
   readonly configured: readonly MappingRequest[]
   readonly peerListeners: readonly Spec[]
   readonly place: Place
+  /** Below it nodes get names. */
+  readonly domain: PublicDomain | undefined
+  /** Where its certificates come from, if they come by themselves. */
+  readonly acme: AcmeSettings | undefined
   readonly given: string | undefined
   /** What is made of the secret that is most likely the one: it is under way. */
   readonly credential: { readonly secret: string; readonly made: Promise<Credential> } | undefined
@@ -90,15 +99,19 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   options: ServeOptions<Values>,
   stop: Promise<NodeJS.Signals>,
 ): Promise<number> {
-  const { flags, values, config, place, given, state, log, listeners } = options
+  const { flags, values, config, place, domain, given, state, log, listeners } = options
   const enrolledOnly = values['enrolled-only']
   let times = parseTimes(values)
   const wsp = config?.wsp
   const { onePort } = options
   const paths = onePort.path
   // A WebSocket at `/` leaves all other requests there to whoever has the name.
-  const own: OwnNames = { paths: paths.filter((path) => path !== '/'), host: wsp?.ownName }
-  const policy = new LivePolicy(policyOf(values, { own, wsp }))
+  const own: OwnNames = {
+    paths: paths.filter((path) => path !== '/'),
+    host: wsp?.ownName ?? domain?.host,
+    reserved: (host) => isReservedHost(host, domain?.host),
+  }
+  const policy = new LivePolicy(policyOf(values, { own, wsp, domain }))
   const identity = await serverSecret(state, given)
   warnExposed(log, state.path, options.exposed || identity.exposed)
   if (!enrolledOnly && !readToken(identity.secret) && isGuessable(identity.secret) && !isLoopbackHost(place.host)) {
@@ -112,11 +125,23 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
     ignore: (sub) => server?.mappings.isCheck(sub) ?? false,
   })
   const certificates = await loadCertificates(state, {
-    ...{ cert: options.cert, key: options.key, names: [place.host] },
+    ...{ cert: options.cert, key: options.key },
+    names: [place.host, ...(domain ? [domain.host, `*.${domain.host}`] : [])],
     onWarning: (message) => log.warn(message),
     onReload: (message) => log.info(message),
   })
   using _ = { [Symbol.dispose]: () => certificates.close() }
+
+  const { domains, web, channels } = options.domains
+  await using https = await openHttps({
+    ...{ state, acme: options.acme, certificates, domain: domain?.host, log },
+    isName: (name) => web.hasHost(name),
+    onRequest: web.onRequest,
+  })
+  const places = new PublicPlaces(place, {
+    domain,
+    isTrusted: (host) => certificates.covers(host) || https.isTrusted(host),
+  })
 
   const feed = new Feed()
   feed.subscribe(logEvents(log, 'server', listeners.length > 0))
@@ -124,6 +149,9 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
     if (event.type === 'connected') statistics.connected(event.peer)
     if (event.type === 'disconnected') statistics.disconnected(event.peer)
     if (event.type !== 'listening') return
+    places.listening(event.address)
+    https.listening()
+    if (domain) tellDomain(log, domain, allowedNames(values, domain))
     if (givesNames(values, wsp)) tellNames(log, place, event.address)
     if (given || enrolledOnly) return
     void tellNode(log, place, { address: event.address, path: paths[0], certificates }, identity)
@@ -131,20 +159,27 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   let reach = wsp && wspReachText(wspAllow(values, wsp), values['allow-names'])
   if (reach !== undefined) log.info(reach)
   const { configured, peerListeners, onDuplicate } = options
-  const { domains, web, channels } = options.domains
   using _web = { [Symbol.dispose]: () => web.close() }
+  let ports = allowedPorts(values)
+  await using publisher = await Publisher.open(state, {
+    ...{ domain: domain?.host, domains, identities, onProblem: problemsTo(log) },
+    bind: place.port === undefined ? '' : place.host,
+    ports: () => ports,
+    placeOf: (host) => places.of(host),
+  })
   const running = await createServer({
     listen: (onLink) =>
       place.listen(onLink, {
         ...onePort,
-        ...{ onRequest: web.onRequest, onUpgrade: web.onUpgrade, claims: web.claims },
-        tls: () => certificates.context(),
+        ...{ onUpgrade: web.onUpgrade, claims: web.claims },
+        ...https.options,
         onRejected: (remote, reason) => feed.tell({ type: 'rejected', remote, reason }),
       }),
     credential: options.credential?.secret === identity.secret ? options.credential.made : undefined,
     ...{ secret: identity.secret, staticKey: identity.staticKey, identities, enrolledOnly, onDuplicate },
     ...{ listeners, configured, peerListeners, balance: values.balance, domains, policy, folder: state },
-    policyFor: (main) => names.policyFor(main, policy),
+    policyFor: (main) => names.policyFor(main, publisher.policyFor(policy)),
+    domainsFor: (...peer) => publisher.domainsFor(...peer),
     relay: channelRelay({ way: channels.open }),
     ...{ keepalive: times.keepalive, resumeTimeout: times.resumeTimeout },
     trustedProxies: onePort.trustedProxies?.filter((net) => net !== 'unix'),
@@ -165,11 +200,13 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
           setMappings: (requests) => running.mappings.setConfigured(requests),
           prepare(next, file) {
             const as = wsp && (file.wsp ?? {})
-            const rules = policyOf(next, { own, wsp: as })
+            const rules = policyOf(next, { own, wsp: as, domain })
+            const nextPorts = allowedPorts(next)
             const nextReach = as && wspReachText(wspAllow(next, as), next['allow-names'])
             const [durations, level] = [parseTimes(next), checkLogLevel(next['log-level'])]
             return () => {
               policy.become(rules)
+              ports = nextPorts
               if (nextReach !== undefined && nextReach !== reach) log.info(nextReach)
               reach = nextReach
               times = durations
@@ -178,11 +215,15 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
           },
         })
   const pin = (): Promise<string | undefined> => certificates.fingerprint()
-  const operator = new Operator({ server, identities, statistics, feed, version: await version(), reload, pin })
+  const operator = new Operator({
+    ...{ server, identities, statistics, feed, version: await version(), reload, pin },
+    certificates: https.list,
+  })
   admin.serve(operator)
   if (admin.address !== undefined) log.info({ address: admin.address }, 'admin API ready')
   onHangUp(log, async () => {
     await certificates.reload()
+    await https.retry()
     if (!reload) return { changes: [], restart: [] }
     return await admin.audit.record({ by: 'reload', action: 'config.reload', subject: '' }, reload, problemsTo(log))
   })

@@ -1,6 +1,7 @@
 import { readToken } from '../../lib/core/index.ts'
 import { formatHostPort } from '../../lib/domains/address.ts'
 import type { Certificates } from '../../lib/store/certificates.ts'
+import type { PublicDomain } from '../common/domain.ts'
 import { nodeCommand, reachableHost, webPortAdvice } from '../common/identity.ts'
 import type { Logger } from '../common/log.ts'
 import { DEFAULT_PATH } from '../common/transport-flags.ts'
@@ -19,6 +20,14 @@ export function tellNames(log: Logger, place: Place, address: string): void {
   if (place.port === undefined) return
   const at = formatHostPort({ host: reachableHost(place.host), port })
   log.info({ web: `http://${at}/`, secure: `https://${at}/` }, 'nodes may have names of the web port')
+}
+
+/** Which names nodes get below the server's domain. */
+export function tellDomain(log: Logger, { host }: PublicDomain, allowed: readonly string[]): void {
+  log.info(
+    { domain: host, names: allowed.join(', ') },
+    `nodes get names below ${host}, as far as --allow-names lets them`,
+  )
 }
 
 /** What to run on the other machine. A log that is kept holds the secret once, from the start that made it. */

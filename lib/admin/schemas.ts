@@ -201,6 +201,7 @@ export const serverStatus: Schema<ServerStatus> = v.looseObject({
   role: v.optional(v.picklist(['server', 'node'])),
   address: v.string(),
   pin: v.optional(v.string()),
+  certificates: v.optional(v.array(v.looseObject({ name: v.string(), ends: time }))),
   started: time,
   nodes: v.looseObject({ enrolled: count, connected: count }),
   mappings: v.looseObject({ count, ready: count }),

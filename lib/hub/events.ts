@@ -90,12 +90,13 @@ export type HubEvent =
       readonly as: 'joiner' | 'offerer'
       readonly peer: Connected
     }
-  /** An open, a dial or a listen was refused, `by` this side or the peer. */
+  /** An open, a dial or a listen was refused, `by` this side or the peer; `inside` a channel, by the other end of that. */
   | {
       readonly type: 'refused'
       readonly peer: Connected
       readonly request: string
       readonly by: 'here' | 'peer'
+      readonly inside?: Endpoint | undefined
       readonly reason: ProxyError
     }
 

@@ -3,7 +3,7 @@ import { derivePsk, type Policy, ProxyError, readToken, type Suite, suiteOf } fr
 import { isChannelName } from '../domains/channel-address.ts'
 import { parseWeb } from '../domains/web-address.ts'
 import { type OwnNames, parseNamePattern } from '../policy/names.ts'
-import { parsePattern, parsePortRanges } from '../policy/patterns.ts'
+import { type PortRange, parsePattern, parsePortRanges } from '../policy/patterns.ts'
 import { createPolicy } from '../policy/policy.ts'
 import { JsonFile } from '../store/json-file.ts'
 import { isGuessable, makeToken } from '../store/secrets.ts'
@@ -108,6 +108,8 @@ export class Identities {
   #entries: ReadonlyMap<string, Entry>
   /** Ids by the patterns of channels that they were granted. */
   #channels: ReadonlyMap<string, readonly string[]>
+  /** Ids by the hosts that they were granted, without those below or a path. */
+  #hosts: ReadonlyMap<string, readonly string[]>
   readonly #listeners = new Set<(id: string, why: IdentityChange) => void>()
   /** The change under way, and with it all before. */
   #changing: Promise<unknown> = Promise.resolve()
@@ -128,6 +130,7 @@ export class Identities {
     this.#ownNames = options.ownNames
     this.#entries = new Map(file.value.map((stored) => [stored.id, entryOf(stored, this.#ownNames)]))
     this.#channels = channelsOf(file.value)
+    this.#hosts = hostsOf(file.value)
   }
 
   get size(): number {
@@ -185,6 +188,17 @@ export class Identities {
       if (ids) return ids
     }
     return []
+  }
+
+  /** The nodes that this host of the web port is granted to by its own name. Empty: nobody in particular. */
+  hostOwners(host: string): readonly string[] {
+    return this.#hosts.get(host) ?? []
+  }
+
+  /** The ports that a node was granted. */
+  portsOf(id: string): readonly PortRange[] {
+    const listen = this.#entries.get(id)?.stored.grants?.listen
+    return listen === undefined ? [] : parsePortRanges(listen)
   }
 
   /**
@@ -315,6 +329,7 @@ export class Identities {
       }),
     )
     this.#channels = channelsOf(all)
+    this.#hosts = hostsOf(all)
     this.#watchExpiries()
   }
 
@@ -410,6 +425,18 @@ function channelsOf(all: readonly Stored[]): Map<string, string[]> {
     for (const pattern of new Set(grants?.channels)) channels.set(pattern, [...(channels.get(pattern) ?? []), id])
   }
   return channels
+}
+
+function hostsOf(all: readonly Stored[]): Map<string, string[]> {
+  const hosts = new Map<string, string[]>()
+  for (const { id, grants } of all) {
+    for (const pattern of new Set(grants?.names)) {
+      const name = parseNamePattern(pattern, parseWeb)
+      if (name === 'any' || name.host === '' || name.path !== '/') continue
+      hosts.set(name.host, [...(hosts.get(name.host) ?? []), id])
+    }
+  }
+  return hosts
 }
 
 /** @throws ProxyError PROXY_ERR_PATTERN */

@@ -6,7 +6,9 @@ import type { Relay } from './relay.ts'
 /** How often a listener that the peer could not have is asked for again, in ms. */
 const ASK_AGAIN = 5000
 /** What another one has may be let go of. */
-const MAY_PASS: ReadonlySet<string> = new Set(['PROXY_ERR_LISTEN_FAILED', 'PROXY_ERR_CHANNEL_TAKEN'])
+const MAY_PASS: ReadonlySet<string> = new Set([
+  ...['PROXY_ERR_LISTEN_FAILED', 'PROXY_ERR_CHANNEL_TAKEN', 'PROXY_ERR_NAME_TAKEN'],
+])
 
 /** Has the peer listen, and asks again until it does or is gone: what held the port may be about to let go. */
 export async function listenAtPeer(

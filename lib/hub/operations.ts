@@ -178,6 +178,8 @@ export interface ServerStatus {
   readonly address: string
   /** The fingerprint that nodes pin over TLS, where the certificate is one of the server's own. */
   readonly pin?: string | undefined
+  /** The certificates of names that a server gets by itself, with the times when they end. */
+  readonly certificates?: readonly { readonly name: string; readonly ends: string }[] | undefined
   readonly started: string
   readonly nodes: { readonly enrolled: number; readonly connected: number }
   readonly mappings: { readonly count: number; readonly ready: number }

@@ -20,6 +20,7 @@ export interface Wanted {
 export class Pool {
   readonly #balance: boolean
   readonly #peers = new Set<Connected>()
+  readonly #aside = new WeakSet<Connected>()
   readonly #byId = new Map<string, Set<Connected>>()
   readonly #waiting = new Set<() => void>()
   #turn = 0
@@ -70,19 +71,28 @@ export class Pool {
   #resuming(wanted: string | Wanted | undefined): Connected | undefined {
     const ids = typeof wanted === 'object' ? wanted.ids : wanted ? [wanted] : []
     const may = ids.length === 0 ? this.#peers : ids.flatMap((id) => [...(this.#byId.get(id) ?? [])])
-    for (const peer of may) if (peer.proxy.state === 'resuming') return peer
+    for (const peer of may) if (peer.proxy.state === 'resuming' && !this.#aside.has(peer)) return peer
     return undefined
   }
 
   /** Those that serve now; see `Wanted`. */
   *serving(ids: readonly string[] = []): Generator<Connected, void, undefined> {
     if (ids.length === 0) {
-      for (const peer of this.#peers) if (peer.proxy.serving) yield peer
+      for (const peer of this.#peers) if (this.#serves(peer)) yield peer
       return
     }
     for (const id of ids) {
-      for (const peer of this.#byId.get(id) ?? []) if (peer.proxy.serving) yield peer
+      for (const peer of this.#byId.get(id) ?? []) if (this.#serves(peer)) yield peer
     }
+  }
+
+  /** It is here for listeners of its own, and serves no mapping of this side. */
+  setAside(peer: Connected): void {
+    this.#aside.add(peer)
+  }
+
+  #serves(peer: Connected): boolean {
+    return peer.proxy.serving && !this.#aside.has(peer)
   }
 
   /** The peer for a new connection: one of those called `id`, if one is named, or one that is wanted. */

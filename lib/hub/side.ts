@@ -31,6 +31,8 @@ export interface SideOptions extends MappingHooks {
   policy: Policy
   /** Another policy for what this peer asks for. Default: `policy`. */
   policyFor?: ((main: MainConnection) => Policy | undefined) | undefined
+  /** What this peer can have listened on and dialled here, which `policy` is about. Default: `domains`. */
+  domainsFor?: DomainsFor | undefined
   /** I listen, a peer forwards. */
   listeners?: readonly Spec[] | undefined
   /** The same, from a configuration file that may change. */
@@ -51,6 +53,9 @@ export interface SideOptions extends MappingHooks {
   heldBytes?: number | undefined
   onEvent?: OnEvent | undefined
 }
+
+/** `setAside`: the peer is here for listeners of its own only, and serves no mapping of this side. */
+export type DomainsFor = (main: MainConnection, policy: Policy, setAside: () => void) => readonly DomainPlugin[]
 
 interface Parts {
   readonly pool: Pool
@@ -123,7 +128,9 @@ export class Side {
         await settled
       },
     }
-    const proxy = new Proxy(main, { domains: this.#options.domains, policy })
+    const setAside = (): void => this.pool.setAside(peer)
+    const domains = this.#options.domainsFor?.(main, asked, setAside) ?? this.#options.domains
+    const proxy = new Proxy(main, { domains, policy })
     const peer: Connected = {
       proxy,
       id,
@@ -185,7 +192,9 @@ export class Side {
       const what = `${formatEndpoint(at)} (${request})`
       // What the far node is told does not say where a channel leads to.
       const reason = by === 'here' && error.cause instanceof ProxyError ? error.cause : error
-      this.onEvent({ type: 'refused', peer, request: what, by, reason })
+      // Without its password.
+      const channel = { Domain: at.Domain, Addr: at.Addr }
+      this.onEvent({ type: 'refused', peer, request: what, by, inside: channel, reason })
       return
     }
     // The diagnostics are those of the whole process.

@@ -29,6 +29,8 @@ export interface OwnNames {
   readonly paths?: readonly string[] | undefined
   /** The server's own name. All of it, or all that nobody else has, is given only by a pattern that says this name. */
   readonly host?: string | undefined
+  /** Names of hosts that are given only by a pattern that says them: `www` of the server's domain, and its like. */
+  readonly reserved?: ((host: string) => boolean) | undefined
 }
 
 /** Domains whose addresses are names of the web port. */
@@ -76,8 +78,10 @@ export function mayHaveName({ patterns, read, own = {} }: NameRules, addr: strin
   const name = read(addr)
   if (own.paths?.includes(name.path)) return false
   const takesOwn = own.host !== undefined && name.path === '/' && (name.host === '' || name.host === own.host)
+  /** What the pattern has to say, and not only to include. */
+  const said = takesOwn ? own.host : own.reserved?.(name.host) ? name.host : undefined
   return patterns.some(
-    (pattern) => givesName(pattern, name) && (!takesOwn || (pattern !== 'any' && pattern.host === own.host)),
+    (pattern) => givesName(pattern, name) && (said === undefined || (pattern !== 'any' && pattern.host === said)),
   )
 }
 

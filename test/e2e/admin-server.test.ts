@@ -6,7 +6,8 @@ import { describe, type TestContext, test } from 'node:test'
 import * as v from 'valibot'
 import { auditEntry, listOf, mappingStatus, nodeStatus, serverStatus } from '../../lib/admin/schemas.ts'
 import { ask } from '../helpers/admin/client.ts'
-import { logLine, type Result, run, start } from '../helpers/e2e/cli.ts'
+import { logLine, type Result, run, SECRET, start } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { startEcho, visit } from '../helpers/e2e/talk.ts'
 import type { Child } from '../helpers/system/child.ts'
 import { Stage } from '../helpers/system/stage.ts'
@@ -26,9 +27,11 @@ interface Bench {
 
 async function setUp(t: TestContext, stage = new Stage(t), args: readonly string[] = []): Promise<Bench> {
   const state = ['--state', stage.path('server')]
-  const server = await start(stage, ['server', '--host', '127.0.0.1', '--port', '0', ...state, ...args])
+  // With a secret that is given no certificate is made.
+  const env = { SYMPORT_UUID: SECRET }
+  const server = await start(stage, ['server', '--host', '127.0.0.1', '--port', '0', ...state, ...args], { env })
   const at = parseAddress((await logged(server, 'listening')).address)
-  return { stage, server, at, state, cli: async (...words) => ok(await run(stage, [...words, ...state])) }
+  return { stage, server, at, state, cli: async (...words) => ok(await runHere(stage, [...words, ...state])) }
 }
 
 function ok({ status, stdout, stderr }: Result): unknown {
@@ -99,7 +102,7 @@ describe('an operator of a server that runs', { concurrency: 2 }, () => {
     const stage = new Stage(t)
     const state = ['--state', stage.path('server')]
     const offline = async (...args: string[]): Promise<unknown> => {
-      const { stderr, ...result } = await run(stage, [...args, ...state])
+      const { stderr, ...result } = await runHere(stage, [...args, ...state])
       assert.match(
         stderr,
         /^symport: no server runs with .*server: this is about its files, for the next one that does$/,

@@ -5,7 +5,8 @@ import { createServer } from 'node:http'
 import { describe, type TestContext, test } from 'node:test'
 import { type Served, serveAdmin } from '../helpers/admin/client.ts'
 import { connectedNode, START, someMapping, someNode } from '../helpers/admin/fake-operations.ts'
-import { type Result, run } from '../helpers/e2e/cli.ts'
+import type { Result } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { startOnTerminal } from '../helpers/e2e/terminal.ts'
 import { Child } from '../helpers/system/child.ts'
 import { Stage } from '../helpers/system/stage.ts'
@@ -22,7 +23,7 @@ interface Bench extends Served {
 async function setUp(t: TestContext): Promise<Bench> {
   const served = await serveAdmin(t, { tcp: { host: '127.0.0.1', port: 0 } })
   const stage = new Stage(t)
-  return { ...served, stage, cli: (...args) => run(stage, [...args, '--state', served.folder.path]) }
+  return { ...served, stage, cli: (...args) => runHere(stage, [...args, '--state', served.folder.path]) }
 }
 
 function ok({ status, stdout, stderr }: Result): unknown {
@@ -196,11 +197,11 @@ describe('the commands of an operator', { concurrency: 3 }, () => {
   test('where no server runs, status and reload say so', async (t) => {
     const stage = new Stage(t)
     for (const args of [['status'], ['reload'], ['nodes', 'kick', 'a']]) {
-      const message = failed(await run(stage, [...args, '--state', stage.path('none')]), 1)
+      const message = failed(await runHere(stage, [...args, '--state', stage.path('none')]), 1)
       assert.match(message, /^no server runs with this state folder/)
     }
     writeFileSync(stage.path('file'), '')
-    const file = failed(await run(stage, ['status', '--state', stage.path('file')]), 1)
+    const file = failed(await runHere(stage, ['status', '--state', stage.path('file')]), 1)
     assert.match(file, /^cannot reach the server with the state folder [^\n]*: it is a file, and not a folder$/)
   })
 
@@ -209,21 +210,24 @@ describe('the commands of an operator', { concurrency: 3 }, () => {
     operations.nodeList.push(someNode('a'))
     const token = ['--token-file', folder.file('admin-token')]
     for (const url of [String(admin.address), `http://${admin.address}`, `http://${admin.address}/`]) {
-      assert.deepEqual(ok(await run(stage, ['nodes', '--admin', url, ...token])), operations.nodes())
+      assert.deepEqual(ok(await runHere(stage, ['nodes', '--admin', url, ...token])), operations.nodes())
     }
     writeFileSync(stage.path('wrong'), 'A'.repeat(43))
     const at = ['nodes', '--admin', String(admin.address)]
-    assert.equal(failed(await run(stage, [...at, '--token-file', stage.path('wrong')]), 1), 'the token is wrong')
-    assert.match(failed(await run(stage, at), 2), /^--token-file: cannot read .*admin-token: there is no such file$/)
+    assert.equal(failed(await runHere(stage, [...at, '--token-file', stage.path('wrong')]), 1), 'the token is wrong')
+    assert.match(
+      failed(await runHere(stage, at), 2),
+      /^--token-file: cannot read .*admin-token: there is no such file$/,
+    )
     assert.deepEqual(
-      ok(await run(stage, [...at, '--state', folder.path])),
+      ok(await runHere(stage, [...at, '--state', folder.path])),
       operations.nodes(),
       'the token of this folder',
     )
-    const nowhere = await run(stage, ['nodes', '--admin', '127.0.0.1:1', ...token])
+    const nowhere = await runHere(stage, ['nodes', '--admin', '127.0.0.1:1', ...token])
     assert.match(failed(nowhere, 1), /^cannot reach http:\/\/127\.0\.0\.1:1: nothing listens there$/)
-    assert.match(failed(await run(stage, ['nodes', '--admin', 'ftp://x', ...token]), 2), /^--admin: /)
-    assert.match(failed(await run(stage, ['nodes', ...token]), 2), /^--token-file goes with --admin/)
+    assert.match(failed(await runHere(stage, ['nodes', '--admin', 'ftp://x', ...token]), 2), /^--admin: /)
+    assert.match(failed(await runHere(stage, ['nodes', ...token]), 2), /^--token-file goes with --admin/)
   })
 
   test('what is no symport server is told apart, whatever it answers', async (t) => {
@@ -239,7 +243,7 @@ describe('the commands of an operator', { concurrency: 3 }, () => {
     assert.ok(typeof address === 'object' && address)
     writeFileSync(stage.path('token'), 'A'.repeat(43))
     const asked = bodies.map((_, index) =>
-      run(stage, ['status', '--admin', `127.0.0.1:${address.port}/${index}`, '--token-file', stage.path('token')]),
+      runHere(stage, ['status', '--admin', `127.0.0.1:${address.port}/${index}`, '--token-file', stage.path('token')]),
     )
     for (const result of await Promise.all(asked)) assert.match(failed(result, 1), /is no symport server/)
   })
@@ -257,7 +261,7 @@ describe('the commands of an operator', { concurrency: 3 }, () => {
       [['nodes', 'add', '--help'], /--expires WHEN.*Examples:.*symport nodes add office/s],
       [['mappings', 'add', '--help'], /--health \[TIME\]/],
     ] as const) {
-      const { status, stdout, stderr } = await run(stage, args)
+      const { status, stdout, stderr } = await runHere(stage, args)
       assert.deepEqual([status, stderr], [0, ''])
       assert.match(stdout, expected)
     }

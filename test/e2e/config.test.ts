@@ -3,6 +3,7 @@ import { chmodSync, writeFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { checkFile } from '../../apps/common/config-schema.ts'
 import { boundAt, connectNode, keptAtHome, run, SECRET, start } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { startEcho, visit } from '../helpers/e2e/talk.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { logged, parseAddress, symportEnvironment } from '../helpers/system/symport.ts'
@@ -48,7 +49,7 @@ describe('symport check', { concurrency: 3 }, () => {
   the API listens on 127.0.0.1:9251
 `,
     )
-    const json = await run(stage, ['check', '--json', path])
+    const json = await runHere(stage, ['check', '--json', path])
     assert.equal(json.status, 0)
     const { ok, role, problems } = JSON.parse(json.stdout)
     assert.deepEqual({ ok, role, problems }, { ok: true, role: 'server', problems: [] })
@@ -66,13 +67,13 @@ describe('symport check', { concurrency: 3 }, () => {
         {"server": "wss://other.example/x", "local": ["tcp://ssh:hunter2@127.0.0.1:2200"],
          "remote": ["tunnel://work@"]}]}`,
     )
-    const { status, stdout, stderr } = await run(stage, ['check', path])
+    const { status, stdout, stderr } = await runHere(stage, ['check', path])
     assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
     assert.equal(
       stdout,
       `${path}: warning: client[0].remots: unknown key, left out: did you mean remote?
 ${path}: warning: client[0].remote[1]: /api is registered by client[0].remote[0] already: left out
-${path}: warning: client[1]: there is no secret: add "auth" to client[1]: "symport uuid" on the server shows the secret, the "auth" of its own file
+${path}: warning: client[1]: there is no secret: add "auth" to client[1]: it is the "auth" of the server's file, or what "symport uuid" shows there
 ${path}: ok, a file of wsp, for a node
   connects to ws://mywsps.com:8010/
   connects to wss://other.example:443/x
@@ -85,7 +86,7 @@ ${path}: ok, a file of wsp, for a node
     )
     const server = config(stage, 'wsps.json', '{"PORT": 18010, "host": "mywsps.com", "allow": ["10.0.0.0/8:*"]}')
     assert.equal(
-      (await run(stage, ['check', server])).stdout,
+      (await runHere(stage, ['check', server])).stdout,
       `${server}: ok, a file of wsp, for a server
   nodes connect to 0.0.0.0:18010
   the WebSocket is at /
@@ -93,7 +94,7 @@ ${path}: ok, a file of wsp, for a node
   nodes may dial: 10.0.0.0/8:*
 `,
     )
-    const json = await run(stage, ['check', '--json', server])
+    const json = await runHere(stage, ['check', '--json', server])
     const { ok, kind, role } = JSON.parse(json.stdout)
     assert.deepEqual({ ok, kind, role }, { ok: true, kind: 'wsp', role: 'server' })
   })
@@ -101,7 +102,7 @@ ${path}: ok, a file of wsp, for a node
   test('says all that is wrong, a line each, with the status 2', async (t) => {
     const stage = new Stage(t)
     const path = config(stage, 'node.json', '{"id": "a b", "prot": 1, "uuid": "symport_hunter2", "tls": {"ca": 5}}')
-    const { status, stdout, stderr } = await run(stage, ['check', path])
+    const { status, stdout, stderr } = await runHere(stage, ['check', path])
     assert.deepEqual({ status, stderr }, { status: 2, stderr: '' })
     assert.deepEqual(stdout.trimEnd().split('\n').sort(), [
       `${path}: id: an id has 1 to 64 bytes, and no spaces`,
@@ -109,25 +110,25 @@ ${path}: ok, a file of wsp, for a node
       `${path}: tls.ca: write text, in quotes`,
       `${path}: uuid: the token is damaged: copy the whole line of "symport uuid"`,
     ])
-    const json = await run(stage, ['check', path, '--json'])
+    const json = await runHere(stage, ['check', path, '--json'])
     assert.equal(json.status, 2)
     const { ok, problems } = JSON.parse(json.stdout)
     assert.equal(ok, false)
     assert.equal(problems.length, 4)
-    const other = await run(stage, ['check', '--role', 'server', path])
+    const other = await runHere(stage, ['check', '--role', 'server', path])
     assert.match(other.stdout, /: id: unknown key: it is for a node$/m)
   })
 
   test('says where a file stops being TOML, and that there is none', async (t) => {
     const stage = new Stage(t)
     const path = config(stage, 'x.toml', 'port = 1\nhost =\n')
-    const bad = await run(stage, ['check', path])
+    const bad = await runHere(stage, ['check', path])
     assert.deepEqual(bad, {
       status: 2,
       stdout: `${path}: line 2, column 7: malformed TOML: invalid value\n`,
       stderr: '',
     })
-    const none = await run(stage, ['check', stage.path('none')])
+    const none = await runHere(stage, ['check', stage.path('none')])
     assert.deepEqual(none, { status: 2, stdout: `${stage.path('none')}: there is no such file\n`, stderr: '' })
   })
 
@@ -149,7 +150,7 @@ ${path}: ok, a file of wsp, for a node
       listen = "127.0.0.1:8925"
       forward = ":3"`,
     )
-    const { status, stdout } = await run(stage, ['check', path])
+    const { status, stdout } = await runHere(stage, ['check', path])
     assert.equal(status, 2)
     assert.deepEqual(stdout.trimEnd().split('\n'), [
       `${path}: uuid-file: ${stage.path('none.txt')}: there is no such file`,
@@ -159,14 +160,14 @@ ${path}: ok, a file of wsp, for a node
       `${path}: mapping[1].listen: tcp://127.0.0.1:8078: mapping[0].listen listens there`,
     ])
     const bad = config(stage, 'bad.toml', 'host = "ftp://x"')
-    assert.match((await run(stage, ['check', bad])).stdout, /: host: unknown transport "ftp"/)
+    assert.match((await runHere(stage, ['check', bad])).stdout, /: host: unknown transport "ftp"/)
   })
 
   test('warns of a secret that others can read or guess, and of ports that need root', async (t) => {
     const stage = new Stage(t)
     const path = config(stage, 'server.toml', 'uuid = "123456"\nmapping = {listen = ":80", forward = ":8080"}')
     chmodSync(path, 0o644)
-    const { status, stdout } = await run(stage, ['check', path])
+    const { status, stdout } = await runHere(stage, ['check', path])
     assert.equal(status, 0)
     assert.match(stdout, /warning: .* holds a secret, and every user of this machine can read it: chmod 600$/m)
     assert.match(stdout, /warning: uuid: this secret can be guessed/)
@@ -178,7 +179,7 @@ ${path}: ok, a file of wsp, for a node
   test('takes one file, and a role that there is', async (t) => {
     const stage = new Stage(t)
     for (const args of [[], ['a', 'b'], [''], ['a', '--role', 'x']]) {
-      const { status, stdout, stderr } = await run(stage, ['check', ...args])
+      const { status, stdout, stderr } = await runHere(stage, ['check', ...args])
       assert.deepEqual({ status, stdout }, { status: 2, stdout: '' })
       assert.match(stderr, /^symport: .+$/)
     }
@@ -236,7 +237,7 @@ describe('--config', { concurrency: 3 }, () => {
     const stage = new Stage(t)
     const path = config(stage, 'x.toml', 'port = "x"\nhots = 1')
     for (const command of ['server', 'node']) {
-      const { status, stdout, stderr } = await run(stage, [command, '--config', path], {
+      const { status, stdout, stderr } = await runHere(stage, [command, '--config', path], {
         env: symportEnvironment(stage, { SYMPORT_UUID: SECRET }),
       })
       assert.deepEqual({ status, stdout }, { status: 2, stdout: '' })
@@ -252,7 +253,7 @@ describe('--config', { concurrency: 3 }, () => {
     const stage = new Stage(t)
     const apart = ['help', 'config', 'state', 'listener', 'peer_listener']
     for (const role of ['server', 'node'] as const) {
-      const { stdout } = await run(stage, [role, '--help'])
+      const { stdout } = await runHere(stage, [role, '--help'])
       const flags = [...stdout.matchAll(/^ +(?:-\w, )?--([a-z_-]+)( |$)/gm)].map(([, name = '']) => name)
       assert.ok(flags.includes('uuid') && flags.includes('config'), flags.join())
       for (const flag of flags.filter((name) => !apart.includes(name))) {

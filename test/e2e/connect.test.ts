@@ -8,6 +8,7 @@ import { Readable } from 'node:stream'
 import { buffer, text } from 'node:stream/consumers'
 import { type TestContext, test } from 'node:test'
 import { connectNode, run, SECRET, startServer } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { startRelayed } from '../helpers/e2e/relayed.ts'
 import { startEcho, startHasher } from '../helpers/e2e/talk.ts'
 import { startTarget } from '../helpers/e2e/target.ts'
@@ -146,7 +147,7 @@ test('symport connect', { concurrency: 4 }, async (t) => {
       [
         ['tcp://10.1.1.1:1', ...at(where)],
         {},
-        `tcp://10.1.1.1:1 by way of ${name}: 10.1.1.1:1 is not allowed here (see --allow)`,
+        `tcp://10.1.1.1:1 by way of ${name}: the server refused: 10.1.1.1:1 is not allowed here (see --allow)`,
       ],
       [[`tcp://${nobody}`, '--host', nobody], {}, `the server ${nobody}: nothing listens on ${nobody}`],
       [
@@ -306,7 +307,7 @@ test('symport connect', { concurrency: 4 }, async (t) => {
       [[], 'connect where to? For example: symport connect tcp://CHANNEL:PASSWORD@ --host server.example.com'],
       [['tcp://a:pa55@', 'tcp://b@'], 'connect takes one URL: the server is named with --host or --server'],
     ] as const) {
-      const { status, stdout, stderr } = await run(stage, ['connect', ...args])
+      const { status, stdout, stderr } = await runHere(stage, ['connect', ...args])
       assert.deepEqual([status, stdout], [2, ''], args.join(' '))
       const said = stderr.replace(/^symport: /, '')
       assert.doesNotMatch(said, /pa55|\n/)

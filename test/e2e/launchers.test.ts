@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, readdirSync, statSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { boundAt, run, SECRET } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { startEcho, visit } from '../helpers/e2e/talk.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { logged, parseAddress, spec, symportEnvironment } from '../helpers/system/symport.ts'
@@ -39,11 +40,11 @@ describe('symport launchers', { concurrency: 2 }, () => {
     mkdirSync(stage.path('bin'))
     const env = symportEnvironment(stage, { PATH: `${stage.path('bin')}/:${process.env.PATH}` })
     for (const folder of [stage.path('bin'), `${stage.path('other')}/../bin/`]) {
-      const { status, stdout, stderr } = await run(stage, ['launchers', folder], { env })
+      const { status, stdout, stderr } = await runHere(stage, ['launchers', folder], { env })
       assert.deepEqual({ status, stdout }, { status: 2, stdout: '' })
       assert.match(stderr, /^symport: .*bin is on the PATH: a "node" there would stand in for Node\.js$/)
     }
-    const many = await run(stage, ['launchers', stage.path('a'), stage.path('b')])
+    const many = await runHere(stage, ['launchers', stage.path('a'), stage.path('b')])
     assert.deepEqual(many, { status: 2, stdout: '', stderr: 'symport: launchers takes one folder' })
     assert.deepEqual(readdirSync(stage.path('bin')), [])
   })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Duplex } from 'node:stream'
-import { describe, type TestContext, test } from 'node:test'
+import { after, describe, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type DomainPlugin, type Proxy, ProxyError, type ServerOptions } from '../../lib/index.ts'
 import { CODE, codeDomain } from '../helpers/contract/code.ts'
@@ -16,6 +16,7 @@ import {
   startDoorstep,
   wrongCredential,
 } from '../helpers/e2e/doorstep.ts'
+import { cheapScrypt } from '../helpers/hub/cheap-scrypt.ts'
 import { turns } from '../helpers/resume/hurry.ts'
 
 const KIB = 1024
@@ -37,6 +38,12 @@ const sink: DomainPlugin = {
 
 /** Is never connected. */
 const never: DomainPlugin = { name: 'never', dial: () => new Promise(() => {}) }
+
+// Each server and each node would take a tenth of a second for the secret.
+const cheap = cheapScrypt()
+after(() => cheap[Symbol.dispose]())
+// And a stack of ten lines for each of 20,000 refusals takes longer than the refusals.
+Error.stackTraceLimit = 1
 
 const DOMAINS: readonly DomainPlugin[] = [sink, never]
 

@@ -3,7 +3,8 @@ import { writeFile } from 'node:fs/promises'
 import { createServer, get, type IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
-import { coded, connectNode, logLine, run, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
+import { coded, connectNode, logLine, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { type Address, logged, parseAddress } from '../helpers/system/symport.ts'
 
@@ -86,15 +87,15 @@ describe('names of the web port and of channels', { concurrency: 3 }, () => {
       [['--name', '/'], /write \* for every name/],
       [['--channel', 'a b'], /bad channel/],
     ] as const) {
-      const { status, stderr } = await run(stage, ['nodes', 'add', 'bad', 'a-secret-7731-x', ...args, ...operator])
+      const { status, stderr } = await runHere(stage, ['nodes', 'add', 'bad', 'a-secret-7731-x', ...args, ...operator])
       assert.equal(status, 2)
       assert.match(stderr, message)
     }
     const secret = 'the-secret-of-office-5512'
     const grants = ['--name', 'app.example.com', '--channel', 'web*']
-    const added = await run(stage, ['nodes', 'add', 'office', secret, ...grants, ...operator])
+    const added = await runHere(stage, ['nodes', 'add', 'office', secret, ...grants, ...operator])
     assert.equal(added.status, 0, added.stderr)
-    const listed = await run(stage, ['nodes', 'list', '--json', ...operator])
+    const listed = await runHere(stage, ['nodes', 'list', '--json', ...operator])
     assert.deepEqual(JSON.parse(listed.stdout)[0].grants, { channels: ['web*'], names: ['app.example.com'] })
     const app = ['-R', `http://127.0.0.1:${site}?mode=domain&value=app.example.com`]
     const channel = ['-R', `tcp://web1:pw@127.0.0.1:${site}`]

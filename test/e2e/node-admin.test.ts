@@ -5,6 +5,7 @@ import * as v from 'valibot'
 import { listOf, mappingStatus, nodeStatus, serverStatus } from '../../lib/admin/schemas.ts'
 import { ask } from '../helpers/admin/client.ts'
 import { logLine, run, SECRET, start } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { startEcho, visit } from '../helpers/e2e/talk.ts'
 import type { Child } from '../helpers/system/child.ts'
 import { Stage } from '../helpers/system/stage.ts'
@@ -61,7 +62,7 @@ describe('the operator of a node', { concurrency: 2 }, () => {
     assert.equal((await ask(api, 'GET', '/metrics')).status, 401)
     assert.equal((await ask(api, 'GET', '/readyz')).status, 200)
     for (const command of [['nodes', 'add', 'a'], ['mappings', 'remove', '1'], ['reload']]) {
-      const refused = await run(stage, [...command, ...state])
+      const refused = await runHere(stage, [...command, ...state])
       const why = 'symport: this is a node, which can only be looked at: ask its server'
       assert.deepEqual([refused.status, refused.stderr], [1, why])
     }
@@ -98,7 +99,7 @@ describe('the operator of a node', { concurrency: 2 }, () => {
 })
 
 async function json(stage: Stage, ...args: string[]): Promise<unknown> {
-  const { status, stdout, stderr } = await run(stage, args)
+  const { status, stdout, stderr } = await runHere(stage, args)
   assert.deepEqual([status, stderr], [0, ''])
   return JSON.parse(stdout)
 }

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { boundAt, connectNode, logLine, run, startNode, startServer } from '../helpers/e2e/cli.ts'
+import { boundAt, connectNode, logLine, startNode, startServer } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { open, startEcho, visit } from '../helpers/e2e/talk.ts'
 import type { Child } from '../helpers/system/child.ts'
 import { eventually } from '../helpers/system/net.ts'
@@ -62,7 +63,7 @@ test('at trace, neither a secret nor a byte of what is carried stands in a log o
   const log = (name: string): string =>
     existsSync(stage.path(`${name}.log`)) ? readFileSync(stage.path(`${name}.log`), 'utf8') : ''
 
-  const added = await run(stage, ['nodes', 'add', 'enrolled', SECRETS.enrolled, '--state', state])
+  const added = await runHere(stage, ['nodes', 'add', 'enrolled', SECRETS.enrolled, '--state', state])
   assert.equal(added.status, 0, added.stderr)
   writeFileSync(stage.path('socks-password'), `${socks}\n`)
   writeFileSync(

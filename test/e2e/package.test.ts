@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from
 import { createRequire } from 'node:module'
 import { dirname } from 'node:path'
 import { describe, test } from 'node:test'
-import { run } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { ROOT, symportEnvironment } from '../helpers/system/symport.ts'
 
@@ -99,7 +99,14 @@ describe('the package', () => {
     const overview = await stage.must(process.execPath, [bin], { env })
     const commands = [...(overview.split('Commands')[1] ?? '').matchAll(/^ {2}(\w+) /gm)].map(([, name]) => name ?? '')
     assert.ok(commands.includes('server'))
-    for (const name of commands) await stage.must(process.execPath, [bin, name, '--help'], { env })
+    // In one process: it is about what they load.
+    writeFileSync(
+      stage.path('packed', 'helps.mjs'),
+      `import { main } from './package/dist/apps/bundle/main.js'
+      for (const name of ${JSON.stringify(commands)}) process.exitCode ||= await main([name, '--help'])`,
+    )
+    const helps = await stage.must(process.execPath, [stage.path('packed', 'helps.mjs')], { env })
+    assert.equal(helps.match(/^Usage: symport /gm)?.length, commands.length)
 
     writeFileSync(
       stage.path('packed', 'user.mjs'),
@@ -124,7 +131,7 @@ describe('the package', () => {
     const commands = Object.values(services).flatMap(({ command }) => (command === undefined ? [] : [command]))
     assert.equal(commands.length, 2)
     for (const [name = '', ...rest] of commands) {
-      const help = await run(stage, [name, '--help'])
+      const help = await runHere(stage, [name, '--help'])
       assert.equal(help.status, 0)
       const flags = rest.filter((word) => word.startsWith('-'))
       assert.ok(flags.length > 0)
@@ -145,7 +152,7 @@ describe('the package', () => {
         if (!helps.has(key))
           helps.set(
             key,
-            run(stage, [...command, '--help']).then(({ stdout }) => stdout),
+            runHere(stage, [...command, '--help']).then(({ stdout }) => stdout),
           )
         const help = (await helps.get(key)) ?? ''
         assert.match(help, new RegExp(`^Usage: symport ${key}\\b`), line)

@@ -22,13 +22,13 @@ describe('policy', { concurrency: 3 }, () => {
     const node = await connectNode(stage, at, ['--allow', addr(allowed)])
     assert.equal(await visit(stage, await boundAt(server, 0)), 'hello')
     assert.equal(await visit(stage, await boundAt(server, 1)), '', 'the visitor is closed')
-    for (const [side, other] of [
-      [node, 'the node'],
-      [server, 'the server'],
+    for (const [side, other, what] of [
+      [node, 'the node', 'refused'],
+      [server, 'the server', 'the node refused'],
     ] as const) {
       const { level, by, request, msg } = await coded(side, 'PROXY_ERR_DIAL_DENIED')
       assert.deepEqual({ level, by, request }, { level: 'warn', by: 'node', request: denied }, other)
-      assert.equal(msg, `refused: ${addr(denied)} is not allowed here (see --allow)`)
+      assert.equal(msg, `${what}: ${addr(denied)} is not allowed here (see --allow)`)
     }
     assert.equal(await visit(stage, await boundAt(server, 0)), 'hello', 'the others go on')
   })
@@ -43,9 +43,12 @@ describe('policy', { concurrency: 3 }, () => {
       ...['-R', spec(`tcp://127.0.0.1:${port}`, target)],
     ])
     assert.equal(await visit(stage, await boundAt(node)), '')
-    for (const side of [node, server]) {
+    for (const [side, what] of [
+      [node, 'the server refused'],
+      [server, 'refused'],
+    ] as const) {
       const { by, msg } = await coded(side, 'PROXY_ERR_DIAL_DENIED')
-      assert.deepEqual({ by, msg }, { by: 'server', msg: `refused: ${addr(target)} is not allowed here (see --allow)` })
+      assert.deepEqual({ by, msg }, { by: 'server', msg: `${what}: ${addr(target)} is not allowed here (see --allow)` })
       const listen = await coded(side, 'PROXY_ERR_LISTEN_DENIED')
       assert.match(listen.msg, /listening on 127\.0\.0\.1:\d+ is not allowed here \(see --allow-ports\)$/)
     }
@@ -82,9 +85,9 @@ describe('policy', { concurrency: 3 }, () => {
     ])
     const node = await connectNode(stage, at)
     const expected = [
-      new RegExp(`^refused: nothing listens on 127\\.0\\.0\\.1:${port}$`),
-      new RegExp(`^refused: nothing listens on ${path}$`),
-      /^refused: the name in no-such-host\.invalid:80 (is not known|cannot be looked up now)$/,
+      new RegExp(`^(the node )?refused: nothing listens on 127\\.0\\.0\\.1:${port}$`),
+      new RegExp(`^(the node )?refused: nothing listens on ${path}$`),
+      /^(the node )?refused: the name in no-such-host\.invalid:80 (is not known|cannot be looked up now)$/,
     ]
     for (const [number, pattern] of expected.entries()) {
       assert.equal(await visit(stage, await boundAt(server, number)), '')

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { boundAt, connectNode, logLine, logs, run, startServer } from '../helpers/e2e/cli.ts'
+import { boundAt, connectNode, logLine, logs, startServer } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { goesOn, linkLost, mark, type Relayed, startMapped, startRelayed, timeOf } from '../helpers/e2e/relayed.ts'
 import { closed, echo, open, startEcho, visit } from '../helpers/e2e/talk.ts'
 import { endOf, startTarget } from '../helpers/e2e/target.ts'
@@ -297,7 +298,7 @@ describe('bad settings of resuming get one line that says what is wrong, and the
     test(`--${flag} ${value}`, async (t) => {
       const stage = new Stage(t)
       for (const side of ['server', 'node']) {
-        const { status, stdout, stderr } = await run(stage, [side, `--${flag}`, value])
+        const { status, stdout, stderr } = await runHere(stage, [side, `--${flag}`, value])
         assert.deepEqual({ status, stdout, stderr }, { status: 2, stdout: '', stderr: `symport: --${flag}: ${says}` })
       }
     })

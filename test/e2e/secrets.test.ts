@@ -14,6 +14,7 @@ import {
   startNode,
   startServer,
 } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { startOnTerminal } from '../helpers/e2e/terminal.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { logged } from '../helpers/system/symport.ts'
@@ -46,7 +47,7 @@ describe('secrets', { concurrency: 3 }, () => {
     assert.deepEqual(modes(stage.path('node')), { 'node-key.pem': '600' })
 
     const host = ['--host', 'server.example.com', '--port', String(at.port)]
-    const uuid = await run(stage, ['uuid', ...host, '--state', stage.path('server')])
+    const uuid = await runHere(stage, ['uuid', ...host, '--state', stage.path('server')])
     assert.deepEqual(uuid, {
       status: 0,
       stdout: `symport node ${host.join(' ')} --pin ${pin} --uuid ${secret}\n`,
@@ -68,8 +69,8 @@ describe('secrets', { concurrency: 3 }, () => {
 
   test('the printed address is one of this machine, never 0.0.0.0', async (t) => {
     const stage = new Stage(t)
-    await run(stage, ['keygen', '--state', stage.path('server')])
-    const { stdout } = await run(stage, ['uuid', '--state', stage.path('server')])
+    await runHere(stage, ['keygen', '--state', stage.path('server')])
+    const { stdout } = await runHere(stage, ['uuid', '--state', stage.path('server')])
     const [, host, port] =
       /^symport node --host (\S+) --port (\d+) --pin sha256:\S+ --uuid symport_\S+\n$/.exec(stdout) ?? []
     const own = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address))
@@ -80,7 +81,7 @@ describe('secrets', { concurrency: 3 }, () => {
   test('keygen makes a secret once, and says how to go on', async (t) => {
     const stage = new Stage(t)
     const state = ['--state', stage.path('server')]
-    const none = await run(stage, ['uuid', ...state])
+    const none = await runHere(stage, ['uuid', ...state])
     assert.equal(none.status, 1)
     assert.match(none.stderr, /^symport: there is no secret in .*: start "symport server" once, or "symport keygen"$/)
 
@@ -89,33 +90,33 @@ describe('secrets', { concurrency: 3 }, () => {
     assert.match(first.stdout, new RegExp(`^${TOKEN.source}\n$`))
     assert.deepEqual(modes(stage.path('server')), { secret: '600', 'server-key.pem': '600' })
 
-    const second = await run(stage, ['keygen', ...state])
+    const second = await runHere(stage, ['keygen', ...state])
     assert.equal(second.status, 1)
     assert.equal(second.stdout, '')
     assert.match(second.stderr, /^symport: .*secret is there already: --force replaces it$/)
 
-    const forced = await run(stage, ['keygen', '--force', ...state])
+    const forced = await runHere(stage, ['keygen', '--force', ...state])
     assert.equal(forced.status, 0, forced.stderr)
     assert.notEqual(forced.stdout, first.stdout)
-    const { stdout } = await run(stage, ['uuid', ...state])
+    const { stdout } = await runHere(stage, ['uuid', ...state])
     assert.ok(stdout.endsWith(` --uuid ${forced.stdout}`))
   })
 
   test("a server refuses a token of another server's, a node a damaged one, and a secret file that is not there", async (t) => {
     const stage = new Stage(t)
-    const { stdout } = await run(stage, ['keygen', '--state', stage.path('other')])
+    const { stdout } = await runHere(stage, ['keygen', '--state', stage.path('other')])
     const token = stdout.trim()
-    const foreign = await run(stage, ['server', '--port', '0', '--uuid', token, '--state', stage.path('server')])
+    const foreign = await runHere(stage, ['server', '--port', '0', '--uuid', token, '--state', stage.path('server')])
     assert.equal(foreign.status, 2)
     assert.match(foreign.stderr, /^symport: --uuid: this token belongs to another server: [^\n]*$/)
     assert.equal(foreign.stdout, '')
 
     for (const damaged of [token.slice(0, -1), token.replace(/^(.{20})./, '$1*'), `${token}A`]) {
-      const { status, stderr } = await run(stage, ['node', '--uuid', damaged, '--state', stage.path('node')])
+      const { status, stderr } = await runHere(stage, ['node', '--uuid', damaged, '--state', stage.path('node')])
       assert.equal(status, 2)
       assert.match(stderr, /^symport: --uuid: the token is damaged: copy the whole line of "symport uuid"$/)
     }
-    const missing = await run(stage, ['node', '--uuid-file', stage.path('none'), '--state', stage.path('node')])
+    const missing = await runHere(stage, ['node', '--uuid-file', stage.path('none'), '--state', stage.path('node')])
     assert.equal(missing.status, 2)
     assert.match(missing.stderr, /^symport: --uuid-file: cannot read .*none: there is no such file$/)
     assert.throws(() => readdirSync(stage.path('node')), 'nothing was written')
@@ -123,7 +124,8 @@ describe('secrets', { concurrency: 3 }, () => {
 
   test("a node with another server's token is refused, and says so", async (t) => {
     const stage = new Stage(t)
-    const { stdout } = await run(stage, ['keygen', '--state', stage.path('other')])
+    const { stdout } = await runHere(stage, ['keygen', '--state', stage.path('other')])
+    await runHere(stage, ['keygen', '--state', stage.path('server')])
     const { at } = await startServer(stage, [], { secret: undefined })
     const node = await startNode(stage, at, [], { secret: stdout.trim() })
     const { level, delay } = await coded(node, 'PROXY_ERR_REFUSED')
@@ -132,6 +134,7 @@ describe('secrets', { concurrency: 3 }, () => {
 
   test('a node on the same machine finds the secret without a flag', async (t) => {
     const stage = new Stage(t)
+    await runHere(stage, ['keygen', '--state', stage.path('shared')])
     const { at } = await startServer(stage, [], { secret: undefined, state: 'shared' })
     await connectNode(stage, at, [], { secret: undefined, state: 'shared' })
   })
@@ -176,7 +179,7 @@ describe('secrets', { concurrency: 3 }, () => {
 
   test('a secret that other users could read is made private, with one warning', async (t) => {
     const stage = new Stage(t)
-    await run(stage, ['keygen', '--state', stage.path('server')])
+    await runHere(stage, ['keygen', '--state', stage.path('server')])
     const before = readFileSync(stage.path('server', 'secret'), 'utf8')
     chmodSync(stage.path('server', 'secret'), 0o644)
     const { server } = await startServer(stage, [], { secret: undefined })
@@ -192,11 +195,11 @@ describe('secrets', { concurrency: 3 }, () => {
   test('a kept token that is damaged is an error on both sides, never a secret that somebody chose', async (t) => {
     const stage = new Stage(t)
     const state = stage.path('shared')
-    await run(stage, ['keygen', '--state', state])
+    await runHere(stage, ['keygen', '--state', state])
     const token = readFileSync(stage.path('shared', 'secret'), 'utf8').trim()
     writeFileSync(stage.path('shared', 'secret'), `${token.slice(0, -2)}\n`)
     for (const args of [['server', '--host', '127.0.0.1', '--port', '0'], ['node', '--port', '1'], ['uuid']]) {
-      const { status, stdout, stderr } = await run(stage, [...args, '--state', state], { timeoutMs: 2_000 })
+      const { status, stdout, stderr } = await runHere(stage, [...args, '--state', state], { timeoutMs: 2_000 })
       assert.ok(status === 1 || status === 2, `${args[0]}: ${status}, ${stdout}`)
       assert.equal(stdout, '')
       assert.match(stderr, /^symport: .*shared\/secret.*$/)

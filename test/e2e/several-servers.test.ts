@@ -3,7 +3,8 @@ import { writeFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import * as v from 'valibot'
 import { listOf, mappingStatus, nodeStatus, serverStatus } from '../../lib/admin/schemas.ts'
-import { boundAt, logLine, logs, run, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
+import { boundAt, logLine, logs, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { startEcho, visit } from '../helpers/e2e/talk.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { type Address, logged } from '../helpers/system/symport.ts'
@@ -87,7 +88,7 @@ describe('a node of several servers', { concurrency: 3 }, () => {
     assert.equal(await visit(stage, await ready((forward) => forward === 'channel://echo')), 'hello')
     assert.equal(await visit(stage, await ready((forward) => forward === echo)), 'hello')
 
-    const { stdout, stderr } = await run(stage, ['status', '--json', ...state])
+    const { stdout, stderr } = await runHere(stage, ['status', '--json', ...state])
     assert.equal(stderr, '')
     const status = v.parse(statusShape, JSON.parse(stdout))
     assert.deepEqual([status.server.address, status.server.nodes.connected], [names.join(', '), 3])
@@ -120,7 +121,7 @@ describe('a node of several servers', { concurrency: 3 }, () => {
     const stage = new Stage(t)
     const file = stage.path('wspc.json')
     writeFileSync(file, JSON.stringify({ client: [{ server: 'ws://127.0.0.1:1', local: ['tcp://a:b@127.0.0.1:0'] }] }))
-    const { status, stderr } = await run(stage, ['node', '-c', file, '--state', stage.path('node')])
+    const { status, stderr } = await runHere(stage, ['node', '-c', file, '--state', stage.path('node')])
     assert.equal(status, 2)
     assert.match(stderr, /^symport: the secret of ws:\/\/127\.0\.0\.1:1\/ is missing: [^\n]*auth[^\n]*$/)
   })
@@ -134,7 +135,7 @@ describe('a node of several servers', { concurrency: 3 }, () => {
       ],
       [['--server', 'a', '--host', 'b'], 'symport: --host and --server are both given: keep one'],
     ] as const) {
-      const { status, stdout, stderr } = await run(stage, ['node', ...args, '--state', stage.path('node')])
+      const { status, stdout, stderr } = await runHere(stage, ['node', ...args, '--state', stage.path('node')])
       assert.deepEqual([status, stdout], [2, ''], args.join(' '))
       if (typeof why === 'string') assert.equal(stderr, why)
       else assert.match(stderr.replace(/^symport: /, ''), why)

@@ -14,6 +14,7 @@ import {
   startNode,
   startServer,
 } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import type { Child } from '../helpers/system/child.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { type Address, logged, parseAddress } from '../helpers/system/symport.ts'
@@ -197,7 +198,7 @@ describe('transports on the command line', { concurrency: 2 }, () => {
     const cases: [string[], RegExp][] = [
       [
         server('--cert', stage.path('none'), '--key', stage.path('none')),
-        /--cert: cannot read .*: there is no such file/,
+        /--(cert|key): cannot read .*: there is no such file/,
       ],
       [server('--cert', stage.path('cert.pem'), '--key', stage.path('key.pem')), /the key does not belong/],
       [server('--proxy-protocol'), /--proxy-protocol says nothing without/],
@@ -205,7 +206,7 @@ describe('transports on the command line', { concurrency: 2 }, () => {
       [node('--proxy', 'gopher://p'), /--proxy: a proxy is/],
     ]
     const running = cases.map(async ([args, words], i) => {
-      const { status, stderr } = await run(stage, [...args, '--uuid', SECRET, '--state', stage.path(`state${i}`)])
+      const { status, stderr } = await runHere(stage, [...args, '--uuid', SECRET, '--state', stage.path(`state${i}`)])
       assert.match(stderr, words)
       assert.equal(status, 2, stderr)
     })

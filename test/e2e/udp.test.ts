@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { Endpoint } from '../../lib/core/index.ts'
 import { datagramEcho, visitor } from '../helpers/contract/datagrams.ts'
-import { boundAt, coded, connectNode, run, start, startServer } from '../helpers/e2e/cli.ts'
+import { boundAt, coded, connectNode, start, startServer } from '../helpers/e2e/cli.ts'
+import { runHere } from '../helpers/e2e/here.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { spec } from '../helpers/system/symport.ts'
 
@@ -43,7 +44,7 @@ describe('udp on the command line', { concurrency: 3 }, () => {
   test('a listener of datagrams with a target of bytes is one line and status 2', async (t) => {
     const stage = new Stage(t)
     for (const text of ['udp://:5353,tcp://127.0.0.1:53', spec('tcp://127.0.0.1:0', 'udp://127.0.0.1:53')]) {
-      const { status, stderr } = await run(stage, ['forward', text])
+      const { status, stderr } = await runHere(stage, ['forward', text])
       assert.equal(status, 2)
       assert.match(stderr, /^[^\n]*bad SPEC [^\n]* cannot be forwarded to [^\n]*$/)
     }

@@ -19,6 +19,8 @@ const PACKAGES: Readonly<Record<string, string>> = {
   microsocks: 'microsocks',
   nginx: 'nginx-light',
   noVNC: 'novnc',
+  pebble: 'pebble',
+  'pebble-challtestsrv': 'pebble',
   postgres: 'postgresql',
   ps: 'procps',
   psql: 'postgresql',

@@ -77,6 +77,7 @@ describe('what symport connect joins', () => {
       ['tcp://127.0.0.1:22', empty, /^--password-file is for a channel: write tcp:\/\/CHANNEL@$/],
       ['127.0.0.1:22', undefined, /^that is no URL: write tcp:/],
       ['', undefined, /^that is no URL: /],
+      ['tcp://ssh', undefined, /^"ssh" has no port: write tcp:\/\/ssh:PORT, or for a channel tcp:\/\/ssh:PASSWORD@$/],
       ['tcp://127.0.0.1', undefined, /^bad endpoint "tcp:\/\/127\.0\.0\.1": /],
       ['tcp://a\nb:1', undefined, /^/],
       ['channel://127.0.0.1:1', undefined, /password/],
