@@ -172,8 +172,12 @@ export class SubConnection extends Duplex {
     const downstream = this.#downstream
     if (this.#backlog.bytes > 0 && (downstream ? downstream.pending === 0 : this.readableLength === 0)) {
       const waiting = this.#backlog.take()
-      if (downstream) downstream.write(waiting)
-      else for (const chunk of waiting) this.push(chunk)
+      try {
+        if (downstream) downstream.write(waiting)
+        else for (const chunk of waiting) this.push(chunk)
+      } catch (error) {
+        this.#failed(error)
+      }
     }
     if (this.#got !== 'fin' || this.#backlog.bytes > 0) return
     if (!this.#ending) {
@@ -229,7 +233,17 @@ export class SubConnection extends Duplex {
 
   #connected(): void {
     this.#connecting = false
-    this.emit('connect')
+    try {
+      this.emit('connect')
+    } catch (error) {
+      this.#failed(error)
+    }
+  }
+
+  /** What whoever reads here throws is the end of this sub-connection, and no business of the others. */
+  #failed(error: unknown): void {
+    const text = `the reader of the sub-connection failed: ${error instanceof Error ? error.message : String(error)}`
+    this.destroy(new ProxyError('PROXY_ERR_INTERNAL', text, { cause: error }))
   }
 
   /** Answers whether the payload is not needed any more. */
@@ -246,11 +260,15 @@ export class SubConnection extends Duplex {
     if (this.#direct) {
       const chunk = done ? Buffer.from(payload) : payload
       const downstream = this.#downstream
-      if (downstream) {
-        downstream.write([chunk])
-        done ||= downstream.copies === true && downstream.pending === 0
-      } else {
-        this.push(chunk)
+      try {
+        if (downstream) {
+          downstream.write([chunk])
+          done ||= downstream.copies === true && downstream.pending === 0
+        } else {
+          this.push(chunk)
+        }
+      } catch (error) {
+        this.#failed(error)
       }
     } else {
       done = this.#backlog.append(payload)

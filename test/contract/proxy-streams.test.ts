@@ -131,6 +131,26 @@ everyWay('a sub-connection that code destroys is reset at the far side, with the
   await nothingLeft(near, far)
 })
 
+everyWay('a reader that throws ends its own sub-connection, and no other', {}, async ({ near, far, farCode }) => {
+  const pairs = await codePairs(near, farCode)
+  const [broken, well] = [await pairs.next(), await pairs.next()]
+  const bug = new Error('a bug of the reader')
+  broken.accepted.on('data', () => {
+    throw bug
+  })
+  const failed = endOf(broken.accepted)
+  const told = endOf(broken.opened)
+  broken.opened.write('any')
+  assert.deepEqual([(await failed)?.code, (await failed)?.cause], ['PROXY_ERR_INTERNAL', bug])
+  assert.equal((await told)?.code, 'PROXY_ERR_INTERNAL')
+  well.opened.end('goes on')
+  assert.equal((await readAll(well.accepted)).toString(), 'goes on')
+  well.accepted.end()
+  well.opened.resume()
+  await nothingLeft(near, far)
+  assert.equal(near.state, 'connected')
+})
+
 everyWay('both ends may reset at once', {}, async ({ near, far, farCode }) => {
   const pairs = await codePairs(near, farCode)
   const { opened, accepted } = await pairs.next()
