@@ -22,10 +22,14 @@ export function reachableHost(host: string): string {
   return (outside.find((address) => address.family === 'IPv4') ?? outside[0])?.address ?? '127.0.0.1'
 }
 
-/** What to run on the other machine. The pin is not used over plain TCP, and there for who changes that to TLS. */
-export function nodeCommand(host: string, port: number, secret: string, pin?: string | undefined): string {
+/**
+ * What to run on the other machine; without the secret it asks for that. The pin is not used over plain TCP, and there for
+ * who changes that to TLS.
+ */
+export function nodeCommand(host: string, port: number, secret?: string | undefined, pin?: string | undefined): string {
   const pinned = pin === undefined ? '' : ` --pin ${pin}`
-  return `symport node --host ${reachableHost(host)} --port ${port}${pinned} --uuid ${secret}`
+  const known = secret === undefined ? '' : ` --uuid ${secret}`
+  return `symport node --host ${reachableHost(host)} --port ${port}${pinned}${known}`
 }
 
 /** What stands in place of `--host` and `--port` where nothing but a web port gets through. */

@@ -30,7 +30,7 @@ export function tellDomain(log: Logger, { host }: PublicDomain, allowed: readonl
   )
 }
 
-/** What to run on the other machine. A log that is kept holds the secret once, from the start that made it. */
+/** What to run on the other machine. The secret is shown on a terminal, and never to a log. */
 export async function tellNode(log: Logger, place: Place, at: Reached, { secret, made }: ServerSecret): Promise<void> {
   const port = Number(/\d+$/.exec(at.address)?.[0])
   if (place.port === undefined || !readToken(secret)) return
@@ -43,11 +43,12 @@ export async function tellNode(log: Logger, place: Place, at: Reached, { secret,
     log.warn(`there will be no TLS: ${error.message}`)
     return undefined
   })
-  const line = nodeCommand(place.host, port, secret, pin)
   if (process.stdout.isTTY) {
+    const line = nodeCommand(place.host, port, secret, pin)
     const web = webPortAdvice(place.host, port, at.path ?? DEFAULT_PATH)
     process.stdout.write(`\n  On the other machine:\n\n    ${line}\n\n  (${web})\n\n`)
   } else {
-    log.info({ command: line }, 'on the other machine')
+    const command = nodeCommand(place.host, port, undefined, pin)
+    log.info({ command, secret: '"symport uuid" shows it here' }, 'on the other machine')
   }
 }

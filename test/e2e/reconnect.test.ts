@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { boundAt, coded, connectNode, logLine, logs, startNode, startServer } from '../helpers/e2e/cli.ts'
 import { closed, echo, open, startEcho, visit } from '../helpers/e2e/talk.ts'
@@ -63,8 +64,8 @@ describe('reconnecting', { concurrency: 3 }, () => {
         ...['--drain-timeout', '1ms'],
       ]
       const first = await startServer(stage, args, { secret: undefined })
-      const { command } = await logged(first.server, 'on the other machine')
-      const secret = String(command).split(' ').at(-1)
+      await logged(first.server, 'on the other machine')
+      const secret = readFileSync(stage.path('server/secret'), 'utf8').trim()
       const node = await connectNode(stage, first.at, [], { secret })
       const socket = await open(stage, forth)
       await echo(socket, 'before')
