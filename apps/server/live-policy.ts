@@ -13,5 +13,6 @@ export class LivePolicy implements Policy {
   }
 
   dial: Policy['dial'] = (to, address) => this.#policy.dial(to, address)
+  resolve: NonNullable<Policy['resolve']> = (to) => this.#policy.resolve?.(to)
   listen: Policy['listen'] = (at) => this.#policy.listen(at)
 }

@@ -73,6 +73,7 @@ export class Domains {
   async dial(to: Endpoint, asked: boolean, signal: AbortSignal): Promise<Duplex | Link> {
     const plugin = this.#plugins.get(to.Domain)
     if (!plugin?.dial) throw unknownDomain(to, 'forwarded to')
+    if (asked && plugin.resolve) this.#policy.resolve?.(to)
     const resolved = plugin.resolve ? await plugin.resolve(to, { signal }) : [undefined]
     const addresses: string[] = []
     let refusal: unknown

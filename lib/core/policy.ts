@@ -7,6 +7,11 @@ import type { Endpoint } from './endpoint.ts'
 export interface Policy {
   /** May the peer have `to` dialled? `address` is the IP address it resolved to; domains without addresses have none. */
   dial(to: Endpoint, address?: string): void
+  /**
+   * Asked before the name in `to` is looked up: it throws if no address of it could be allowed. So nobody has names looked
+   * up here who may dial nothing. Default: `dial` alone is asked.
+   */
+  resolve?(to: Endpoint): void
   /** May the peer listen at `at`? A promise lets it wait for that. */
   listen(at: Endpoint): void | Promise<void>
 }

@@ -59,6 +59,7 @@ export class ChannelNames implements AsyncDisposable {
       dial(to, address) {
         if (to.Domain !== 'channel') base.dial(to, address)
       },
+      resolve: (to) => base.resolve?.(to),
       listen: (at) => {
         if (at.Domain !== 'channel') return base.listen(at)
         return this.claim(at.Addr, main)

@@ -188,6 +188,7 @@ function exceptTarget(policy: Policy): Policy {
     dial(to, address) {
       if (to.Domain !== TARGET) policy.dial(to, address)
     },
+    resolve: (to) => policy.resolve?.(to),
     listen: (at) => policy.listen(at),
   }
 }

@@ -170,6 +170,9 @@ export class Identities {
       dial(to, address) {
         if (!succeeds(() => granted.dial(to, address))()) base.dial(to, address)
       },
+      resolve(to) {
+        if (!succeeds(() => granted.resolve?.(to))()) base.resolve?.(to)
+      },
       listen(at) {
         return succeeds(() => granted.listen(at))() ? undefined : base.listen(at)
       },

@@ -104,6 +104,7 @@ export class Publisher implements AsyncDisposable {
   policyFor(base: Policy): Policy {
     return {
       dial: (to, address) => base.dial(to, address),
+      resolve: (to) => base.resolve?.(to),
       listen: (at) => (at.Domain === PUBLIC ? undefined : base.listen(at)),
     }
   }

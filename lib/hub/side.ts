@@ -123,6 +123,7 @@ export class Side {
     const asked = this.#options.policyFor?.(main) ?? this.#options.policy
     const policy: Policy = {
       dial: (to, address) => asked.dial(to, address),
+      resolve: (to) => asked.resolve?.(to),
       listen: async (at) => {
         await asked.listen(at)
         await settled

@@ -67,6 +67,17 @@ export function matches(pattern: Pattern, target: DialTarget): boolean {
   return name === host.name || (host.name === 'localhost' && ip !== undefined && isLoopback(ip))
 }
 
+/** Whether a pattern could allow to dial a target, whatever address its name turns out to have. */
+export function couldMatch(pattern: Pattern, target: DialTarget): boolean {
+  if (pattern.kind === 'unix' || isIP(target.host) !== 0) return matches(pattern, target)
+  const { host, ports } = pattern
+  if (target.port === undefined || target.port < ports.from || target.port > ports.to) return false
+  const name = plainName(target.host)
+  if (host.kind === 'suffix') return name.length > host.suffix.length && name.endsWith(host.suffix)
+  // Any name may lead to an address, and to loopback.
+  return host.kind !== 'name' || host.name === 'localhost' || host.name === name
+}
+
 /**
  * `9000-9999,22`
  *

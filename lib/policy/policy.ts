@@ -2,7 +2,7 @@ import type { Endpoint } from '../core/endpoint.ts'
 import { ProxyError } from '../core/errors.ts'
 import type { Policy } from '../core/policy.ts'
 import { hasName, mayHaveName, type NameRules } from './names.ts'
-import { matches, type Pattern, type PortRange } from './patterns.ts'
+import { couldMatch, matches, type Pattern, type PortRange } from './patterns.ts'
 import { named, printable, resolvedName, splitAddr, targetOf } from './target.ts'
 
 export interface PolicyOptions {
@@ -31,6 +31,13 @@ export function createPolicy({ dial, listenPorts, names }: PolicyOptions): Polic
       const target = targetOf(to, address)
       if (target !== undefined && dial !== 'none' && dial.some((pattern) => matches(pattern, target))) return
       throw new ProxyError('PROXY_ERR_DIAL_DENIED', `${resolvedName(to, address)} is not allowed here (see --allow)`)
+    },
+
+    resolve(to: Endpoint): void {
+      if (dial === 'any') return
+      const target = targetOf(to, undefined)
+      if (target !== undefined && dial !== 'none' && dial.some((pattern) => couldMatch(pattern, target))) return
+      throw new ProxyError('PROXY_ERR_DIAL_DENIED', `${named(to)} is not allowed here (see --allow)`)
     },
 
     listen(at: Endpoint): void {

@@ -100,6 +100,21 @@ everyWay('of several addresses only those are dialled that policy allows', judge
   assert.equal((await readAll(sub)).toString(), 'ping')
 })
 
+const nothing = createPolicy({ dial: 'none', listenPorts: 'none' })
+const watched: string[] = []
+const watching: DomainPlugin = {
+  ...tcp(),
+  async resolve({ Addr }) {
+    watched.push(Addr)
+    return ['127.0.0.1']
+  },
+}
+const closed = { far: { domains: [watching], policy: nothing }, links: [MEMORY] }
+everyWay('for who may dial nothing no name is looked up', closed, async ({ near }) => {
+  await assert.rejects(near.dial({ Domain: 'tcp', Addr: 'secret.example:80' }), { code: 'PROXY_ERR_DIAL_DENIED' })
+  assert.deepEqual(watched, [])
+})
+
 everyWay('a name without an address is PROXY_ERR_DIAL_FAILED', both, async ({ near, far }) => {
   await assert.rejects(near.dial({ Domain: 'tcp', Addr: 'no-such-name.invalid:80' }), { code: 'PROXY_ERR_DIAL_FAILED' })
   await nothingLeft(near, far)

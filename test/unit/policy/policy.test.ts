@@ -115,6 +115,31 @@ test('reads host and port as the domains write them', () => {
   )
 })
 
+test('a name is looked up only where one of its addresses could be allowed', () => {
+  const looks = (patterns: string[], Addr: string): boolean => {
+    try {
+      dialling(...patterns).resolve?.(tcp(Addr))
+      return true
+    } catch (error) {
+      assert.deepEqual([error instanceof Error && 'code' in error && error.code], ['PROXY_ERR_DIAL_DENIED'])
+      return false
+    }
+  }
+  for (const [pattern, yes, no] of [
+    ['db.example.com:5432', 'DB.example.com:5432', 'other.example.com:5432'],
+    ['db.example.com:5432', 'db.example.com:5432', 'db.example.com:22'],
+    ['*.example.com:*', 'a.example.com:1', 'example.org:1'],
+    ['10.0.0.0/8:22', 'any.name:22', 'any.name:23'],
+    ['10.0.0.0/8:22', '10.1.2.3:22', '192.168.0.1:22'],
+    ['localhost:80', 'also-loopback.example:80', 'also-loopback.example:81'],
+    ['*:443', 'any.name:443', 'any.name:80'],
+  ] as const) {
+    assert.deepEqual([looks([pattern], yes), looks([pattern], no)], [true, false], pattern)
+  }
+  assert.throws(() => createPolicy({ dial: 'none', listenPorts: 'any' }).resolve?.(tcp('a.example:1')))
+  assert.equal(createPolicy({ dial: 'any', listenPorts: 'none' }).resolve?.(tcp('a.example:1')), undefined)
+})
+
 test('a proxy is listened for on its own side, whatever else is allowed', () => {
   const { listen } = createPolicy({ dial: 'any', listenPorts: 'any' })
   for (const Domain of ['socks5', 'http', 'mixed']) {
