@@ -300,9 +300,10 @@ function connections({ clients }: NodeConfig): string[] {
 }
 
 function wspLines({ values, wsp }: ServerConfig): string[] {
-  const reach =
-    wsp?.allow?.join(', ') ??
-    'all but loopback, link-local and metadata addresses of this machine ("allow" changes that)'
+  const own = 'loopback, link-local and metadata addresses of this machine'
+  const reach = wsp?.allow
+    ? `${wsp.allow.join(', ') || 'nothing'}${wsp.allow.some((text) => text.startsWith('*')) ? ` (* does not cover ${own})` : ''}`
+    : `all but ${own} ("allow" changes that)`
   return [
     `the WebSocket is at ${String(values.path)}`,
     ...(wsp?.ownName === undefined ? [] : [`its own name is ${wsp.ownName}`]),

@@ -2,6 +2,7 @@ import { ProxyError } from '../../lib/core/index.ts'
 import { forward } from '../../lib/hub/forward.ts'
 import { command, type Runnable } from '../common/command.ts'
 import { logEvents } from '../common/events.ts'
+import { outliveHangUp } from '../common/hang-up.ts'
 import { createLog, LOG_FLAGS } from '../common/log.ts'
 import { createDomains, parseDynamic, parseSpecs } from '../common/options.ts'
 import { stopSignal, untilStopped } from '../common/until-stopped.ts'
@@ -26,6 +27,7 @@ const forwardCommand: Runnable = command({
       (/^(?:socks5|http|mixed):[^,]*$/i.test(text) ? parseDynamic : parseSpecs)([text], domains),
     )
     const log = await createLog(values)
+    outliveHangUp(log)
     const stop = stopSignal()
     const abort = new AbortController()
     const onEvent = logEvents(log, 'node', false)

@@ -312,6 +312,12 @@ export function topKeys(): Set<string> {
   return new Set((['server', 'node'] as const).flatMap(placesOf).filter((place) => !place.includes('.')))
 }
 
+/** What people write above all tables and means something here: keys, wherever they stand, and flags. */
+export function ownWords(): Set<string> {
+  const places = (['server', 'node'] as const).flatMap(placesOf)
+  return new Set([...places.map((place) => place.slice(place.lastIndexOf('.') + 1)), ...PLACES.values(), 'config'])
+}
+
 function unknownKey(role: Role, at: string, here: readonly string[]): (key: string) => string {
   const places = placesOf(role)
   const others = placesOf(role === 'server' ? 'node' : 'server')

@@ -45,7 +45,7 @@ export async function readConfig(path: string, role?: Role): Promise<ReadConfig>
   const raw = await parseConfigText(text, path)
   if (isJsonText(text, path)) {
     const { isWspFile, readWsp } = await import('./wsp-config.ts')
-    if (isWspFile(raw)) return readWsp(raw, { text, path, exposed, wanted: role })
+    if (isWspFile(raw, role)) return readWsp(raw, { text, path, exposed, wanted: role })
   }
   // Its parts are heavy, and most starts have no file.
   const { checkFile } = await import('./config-schema.ts')

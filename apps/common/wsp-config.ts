@@ -1,11 +1,14 @@
 import { dirname, resolve } from 'node:path'
 import { nearest } from '../../lib/domains/nearest.ts'
 import { shown } from '../../lib/domains/text.ts'
+import { hostName } from '../../lib/domains/web-address.ts'
 import { parsePattern } from '../../lib/policy/patterns.ts'
+import { wspReachText } from '../../lib/policy/reach.ts'
+import { parseIp } from '../../lib/sockets/ip.ts'
 import { exposedWarnings, hasSecrets, withoutTwins } from './config-client.ts'
 import { lineAndColumn } from './config-file.ts'
 import { isTable } from './config-parts.ts'
-import { type Problem, type Role, topKeys } from './config-schema.ts'
+import { ownWords, type Problem, type Role, topKeys } from './config-schema.ts'
 import type { ClientEntry, NodeConfig, ReadConfig, ServerConfig } from './config-types.ts'
 import { toPort } from './flags.ts'
 import { createDomains, parseDynamic, parseSpecs } from './options.ts'
@@ -17,36 +20,82 @@ import { parsePlace } from './transports.ts'
 const SERVER_KEYS = ['log', 'ssl', 'host', 'auth', 'path', 'port', 'allow'] as const
 const NODE_KEYS = ['log', 'client', 'allow'] as const
 const ALL_KEYS: readonly string[] = [...SERVER_KEYS, 'client']
-const CLIENT_KEYS = ['server', 'auth', 'dynamic', 'remote', 'local'] as const
+const LOG_KEYS = ['level', 'output'] as const
+const CLIENT_KEYS = ['server', 'auth', 'dynamic', 'remote', 'local', 'allow'] as const
 /** None of these stands above all tables of our own files, but for `client`. */
 const MARKS = ['auth', 'ssl', 'path', 'client']
 /** What only our own files have in the same places. */
-const OUR_CLIENT_KEYS = ['uuid', 'uuid-file', 'id', 'ca', 'pin', 'proxy', 'allow', 'listener', 'peer-listener']
+const OUR_CLIENT_KEYS = ['uuid', 'uuid-file', 'id', 'ca', 'pin', 'proxy', 'listener', 'peer-listener']
 const LEVELS = ['error', 'info', 'debug', 'trace', 'warn', 'silent']
 const DEFAULT_LEVEL_WORDS = 'error, info, debug, trace'
 const LONGEST_LIST = 10_000
 /** Whoever has more mistakes than this in a file means something else. */
 const PLACES = 20
 const WARNINGS = 100
+/** Of keys that nobody knows: what is behind these does not make a file another one's. */
+const STRANGE = 1000
 
 /**
- * Whether JSON is a file of wsp: by its keys, none of which is only ours. With one that is only wsp's there may be others
- * that nobody knows.
+ * Whether JSON is a file of wsp: by its keys, of which none is only ours, or nearly so. A file of ours that were taken for
+ * one would let nodes dial what it does not name, so that a file without anything that is wsp's alone has to look like one
+ * for `wanted`, too.
  */
-export function isWspFile(raw: unknown): raw is Record<string, unknown> {
+export function isWspFile(raw: unknown, wanted?: Role): raw is Record<string, unknown> {
   if (!isTable(raw)) return false
   const table = new Map(Object.entries(raw).map(([key, value]) => [key.toLowerCase(), value]))
   const keys = [...table.keys()]
-  const ours = topKeys()
-  if (keys.some((key) => ours.has(key) && !ALL_KEYS.includes(key))) return false
-  if ([table.get('client')].flat().some((one) => hasKey(one, OUR_CLIENT_KEYS))) return false
-  if (hasKey(table.get('log'), ['file'])) return false
-  const known = keys.filter((key) => ALL_KEYS.includes(key))
-  return known.length > 0 && (known.length === keys.length || known.some((key) => MARKS.includes(key)))
+  if (!keys.some(isOne(ALL_KEYS))) return false
+  const ours = [...topKeys()].filter(isNone(ALL_KEYS))
+  if (keys.some(isOne(ours)) || isNearOurs(keys, ALL_KEYS, ours)) return false
+  if (hasOurs([table.get('log')], LOG_KEYS, ['file'])) return false
+  if (hasOurs([table.get('client')].flat(), CLIENT_KEYS, OUR_CLIENT_KEYS)) return false
+  if (isMarked(keys)) return true
+  const strange = keys.filter(isNone(ALL_KEYS))
+  const words = ownWords()
+  if (strange.length > STRANGE || strange.some((key) => nearest(key, words) !== undefined)) return false
+  if (isBindAddress(table.get('host'))) return false
+  // Where a node connects, or nothing of a server's.
+  return wanted !== 'node' || (table.has('port') && !table.has('host'))
 }
 
-function hasKey(value: unknown, keys: readonly string[]): boolean {
-  return isTable(value) && Object.keys(value).some((key) => keys.includes(key.toLowerCase()))
+/** Whether a file with these keys, in small letters, is wsp's for certain. */
+function isMarked(keys: readonly string[]): boolean {
+  return keys.some(isOne(MARKS))
+}
+
+function isOne(known: readonly string[]): (key: string) => boolean {
+  return (key) => known.includes(key)
+}
+
+function isNone(known: readonly string[]): (key: string) => boolean {
+  return (key) => !known.includes(key)
+}
+
+function hasOurs(tables: readonly unknown[], known: readonly string[], ours: readonly string[]): boolean {
+  const keys = new Set(tables.flatMap((one) => (isTable(one) ? Object.keys(one).map((key) => key.toLowerCase()) : [])))
+  return ours.some((key) => keys.has(key)) || isNearOurs([...keys], known, ours)
+}
+
+/** Whether a key that wsp does not know is most likely meant to be one of ours. */
+function isNearOurs(keys: readonly string[], known: readonly string[], ours: readonly string[]): boolean {
+  const strange = keys.filter(isNone(known)).slice(0, STRANGE)
+  return strange.some((key) => ours.includes(nearest(key, [...known, ...ours]) ?? ''))
+}
+
+/** What `host` is in our own files, and not the name of a server. */
+function isBindAddress(host: unknown): boolean {
+  if (host === undefined || host === null) return false
+  if (typeof host !== 'string' || host.includes('://')) return true
+  const name = withoutPort(host.trim())
+    .replace(/^\[(.*)\]$/, '$1')
+    .toLowerCase()
+    .replace(/\.$/, '')
+  return name === '' || name === '*' || name === 'localhost' || parseIp(name.replace(/%.*$/, '')) !== undefined
+}
+
+/** `host:port` without its port; a bare IPv6 address as it is. */
+function withoutPort(host: string): string {
+  return host.replace(/^(\[[^\]]*\]|[^:]*):[0-9]*$/, '$1')
 }
 
 export interface WspSource {
@@ -103,8 +152,13 @@ class Reader {
       const path = [...at, key]
       const name = known.find((one) => one === key.toLowerCase())
       if (name === undefined) {
-        if (this.warnings.length >= WARNINGS) continue
         const close = nearest(key, known)
+        // Nobody would hear that it does not hold.
+        if (close === 'allow') {
+          this.wrong(path, 'unknown key: did you mean allow?')
+          continue
+        }
+        if (this.warnings.length >= WARNINGS) continue
         const about = strange(key) ?? (close === undefined ? `known are ${known.join(', ')}` : `did you mean ${close}?`)
         this.warnings.push(`${dotted(path)}: unknown key, left out: ${about}`)
       } else if (fields[name] !== undefined) {
@@ -177,7 +231,8 @@ type Values = Record<string, string | readonly string[] | boolean>
 
 function readServer(raw: Record<string, unknown>, reader: Reader): ServerConfig {
   const fields = reader.fields(raw, SERVER_KEYS, [])
-  const values: Values = { ...readLog(fields.log, reader), path: '/' }
+  // All interfaces of both kinds, as far as there are any.
+  const values: Values = { ...readLog(fields.log, reader), host: 'tcp://', path: '/' }
   const port = readPort(fields.port, reader)
   if (port !== undefined) values.port = port
   const auth = reader.text(fields.auth, (text) => checkSecret(text, 'auth'))
@@ -189,13 +244,24 @@ function readServer(raw: Record<string, unknown>, reader: Reader): ServerConfig 
   Object.assign(values, readSsl(fields.ssl, reader))
   const allow = fields.allow === undefined ? undefined : reader.texts(fields.allow, parsePattern)
   if (allow !== undefined) values.allow = allow
-  const ownName = reader.text(fields.host, (text) => {
-    if (!/^[^\s\p{C}/@?#]+$/u.test(text)) throw new Error(`${shown(text)} is not the name of a host`)
+  const host = reader.text(fields.host, (text) => {
+    if (hostOf(text) === undefined) throw new Error(`${shown(text)} is not the name of a host`)
   })
+  if (!isMarked(Object.keys(raw).map((key) => key.toLowerCase()))) reader.warnings.unshift(unmarked(allow))
   return {
     ...common(reader, values, auth !== undefined),
-    ...{ role: 'server', wsp: { ownName: ownName?.replace(/:[0-9]+$/, ''), allow } },
+    ...{ role: 'server', wsp: { ownName: host === undefined ? undefined : hostOf(host), allow } },
   }
+}
+
+/** As the names are that nodes take at the web port, to be compared with them. */
+function hostOf(text: string): string | undefined {
+  const host = withoutPort(text)
+  return hostName(host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
+}
+
+function unmarked(allow: readonly string[] | undefined): string {
+  return `this file is read as one of wsp: ${wspReachText(allow)}; with "role": "server" it is symport's own, and allows only what it names`
 }
 
 function readPort(field: Field | undefined, reader: Reader): string | undefined {
@@ -224,7 +290,7 @@ function readSsl(field: Field | undefined, reader: Reader): Values {
 
 /** The file, or standard output for an empty one. */
 function readLog(field: Field | undefined, reader: Reader): Values {
-  const { level, output } = reader.fields(reader.table(field), ['level', 'output'], field?.path ?? [])
+  const { level, output } = reader.fields(reader.table(field), LOG_KEYS, field?.path ?? [])
   const values: Values = {}
   const word = reader.text(level, (text) => {
     if (LEVELS.includes(text.toLowerCase())) return
@@ -243,7 +309,7 @@ function readNode(raw: Record<string, unknown>, reader: Reader): NodeConfig {
     SERVER_KEYS.some((one) => one === key.toLowerCase()) ? 'it is for the file of a server' : undefined,
   )
   const values = readLog(fields.log, reader)
-  if (fields.allow !== undefined) values.allow = reader.texts(fields.allow, parsePattern)
+  if (fields.allow !== undefined) values.allow = readAllow(fields.allow, reader)
   const list = fields.client?.value
   const at = fields.client?.path ?? []
   const written: unknown[] = Array.isArray(list) ? list : [list]
@@ -264,7 +330,7 @@ function readNode(raw: Record<string, unknown>, reader: Reader): NodeConfig {
 
 function readClient(field: Field, reader: Reader, domains: ReturnType<typeof createDomains>): ClientEntry | undefined {
   if (!isTable(field.value)) return reader.wrong(field.path, 'write a table, in {braces}')
-  const { server, auth, dynamic, local, remote } = reader.fields(field.value, CLIENT_KEYS, field.path)
+  const { server, auth, dynamic, local, remote, allow } = reader.fields(field.value, CLIENT_KEYS, field.path)
   const url = reader.text(server, (text) => parsePlace(withPath(text), 'server', { port: undefined }))
   if (server === undefined || server.value === '') {
     reader.wrong(field.path, 'server is missing: write "server": "ws://host:port"')
@@ -275,11 +341,19 @@ function readClient(field: Field, reader: Reader, domains: ReturnType<typeof cre
     server: url === undefined ? undefined : withPath(url),
     secret: reader.text(auth, (text) => checkSecret(text, 'auth')),
     secretAdvice: `add "auth" to ${key}: it is the "auth" of the server's file, or what "symport uuid" shows there`,
-    allow: [],
+    allow: readAllow(allow, reader),
     dynamic: reader.texts(dynamic, (text) => parseDynamic([text], domains)),
     local: reader.texts(local, (text) => parseSpecs([text], domains, 'local')),
     remote: reader.texts(remote, (text) => parseSpecs([text], domains, 'remote')),
   }
+}
+
+/** Of a node, where none at all is everything. */
+function readAllow(field: Field | undefined, reader: Reader): string[] {
+  if (Array.isArray(field?.value) && field.value.length === 0) {
+    reader.wrong(field.path, 'it is empty: leave it out, or write what others may have dialled here')
+  }
+  return reader.texts(field, parsePattern)
 }
 
 /** wsp's WebSocket is at the root where nothing else is said, and ours elsewhere. */

@@ -3,6 +3,7 @@ import { loadNodeKey } from '../../lib/store/secrets.ts'
 import { parseAdminAddress } from '../common/admin-address.ts'
 import { command, type Runnable } from '../common/command.ts'
 import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
+import { outliveHangUp } from '../common/hang-up.ts'
 import { stateFolder, warnExposed } from '../common/identity.ts'
 import { checkLogLevel, createLog, type Logger } from '../common/log.ts'
 import { COMMON_FLAGS, createDomains, parseTimes } from '../common/options.ts'
@@ -89,6 +90,7 @@ const node: Runnable = command({
     // Loaded while the secrets are made into keys.
     const { startNodes } = await import('./start-nodes.ts')
     log = await createLog(values)
+    outliveHangUp(log)
     for (const warning of config?.warnings ?? []) log.warn(warning)
     const key = await loadNodeKey(state)
     warnExposed(log, state.path, exposed || key.exposed)

@@ -18,7 +18,7 @@ export interface TunnelReach {
 }
 
 export interface WspReach {
-  /** What may be dialled, instead of all that is not this machine's own. */
+  /** What may be dialled, instead of all that is not this machine's own; of that, only what a pattern says. */
   readonly allow?: readonly Pattern[] | undefined
   /** Ports that may be listened on. Default: none, as wsp has none. */
   readonly listenPorts?: readonly PortRange[] | undefined
@@ -86,15 +86,17 @@ export function tunnelPolicy({ allow, interfaces = networkInterfaces }: TunnelRe
 
 /**
  * What the nodes of a server may have that was started from a file of wsp: dial what wsp lets them, but for the server's
- * own addresses, which wsp forgot. With `allow`, what that says instead, also of these.
+ * own addresses, which wsp forgot. With `allow`, what that says instead; also of these, if it is an address, a network or
+ * a name that says so: `*` and `*.suffix` are about all others.
  */
 export function wspPolicy({ allow, listenPorts = [], names }: WspReach): Policy {
   const { dial, listen } = createPolicy({ dial: allow ?? 'none', listenPorts, names })
+  const own = allow && createPolicy({ dial: allow.filter(saysWhich), listenPorts: 'none' })
   return {
     dial(to, address) {
       if (to.Domain === 'unix') return dial(to)
       const ip = DIALLED.includes(to.Domain) ? dialled(to, address) : undefined
-      if (ip !== undefined && allow) return dial(to, format(ip, address))
+      if (ip !== undefined && own) return (isNever(ip) ? own.dial : dial)(to, format(ip, address))
       if (ip !== undefined && !isNever(ip)) return
       const why = allow ? 'see --allow' : 'the server\'s own addresses need "allow" in its file'
       throw denied(`${resolvedName(to, address)} is not allowed here (${why})`)
@@ -110,9 +112,19 @@ export function wspReachText(allow: readonly string[] | undefined, names: readon
       ? 'dial all but loopback, link-local and metadata addresses of this server ("allow" changes that)'
       : allow.length === 0
         ? 'dial nothing ("allow" is empty)'
-        : `dial ${some(allow)}, and nothing else`
+        : `dial ${some(allow)}, and nothing else${allow.some(isWide) ? ` (${WIDE})` : ''}`
   const take = names.length === 0 ? 'take names of the web port' : `take names of the web port as ${some(names)}`
   return `as in wsp, nodes may ${dial}, register channels, and ${take}`
+}
+
+const WIDE = '* is without loopback, link-local and metadata addresses of this server'
+
+function isWide(pattern: string): boolean {
+  return /^\s*\*/.test(pattern)
+}
+
+function saysWhich(pattern: Pattern): boolean {
+  return pattern.kind === 'unix' || pattern.host.kind === 'net' || pattern.host.kind === 'name'
 }
 
 function some(patterns: readonly string[]): string {

@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict'
 import { chmodSync, writeFileSync } from 'node:fs'
+import { networkInterfaces } from 'node:os'
 import { describe, test } from 'node:test'
+import { connect as connectTls } from 'node:tls'
 import { checkFile } from '../../apps/common/config-schema.ts'
-import { boundAt, connectNode, keptAtHome, run, SECRET, start } from '../helpers/e2e/cli.ts'
+import { boundAt, connectNode, keptAtHome, logLine, run, SECRET, start } from '../helpers/e2e/cli.ts'
 import { runHere } from '../helpers/e2e/here.ts'
 import { startEcho, visit } from '../helpers/e2e/talk.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { logged, parseAddress, symportEnvironment } from '../helpers/system/symport.ts'
+import { Identity } from '../helpers/transports/authority.ts'
 
 /** Writes a configuration that only its owner can read, and gives its path. */
 function config(stage: Stage, name: string, text: string): string {
@@ -87,8 +90,9 @@ ${path}: ok, a file of wsp, for a node
     const server = config(stage, 'wsps.json', '{"PORT": 18010, "host": "mywsps.com", "allow": ["10.0.0.0/8:*"]}')
     assert.equal(
       (await runHere(stage, ['check', server])).stdout,
-      `${server}: ok, a file of wsp, for a server
-  nodes connect to 0.0.0.0:18010
+      `${server}: warning: this file is read as one of wsp: as in wsp, nodes may dial 10.0.0.0/8:*, and nothing else, register channels, and take names of the web port; with "role": "server" it is symport's own, and allows only what it names
+${server}: ok, a file of wsp, for a server
+  nodes connect to :18010
   the WebSocket is at /
   its own name is mywsps.com
   nodes may dial: 10.0.0.0/8:*
@@ -219,6 +223,65 @@ describe('--config', { concurrency: 3 }, () => {
     const node = await start(stage, ['node', '-c', nodeFile])
     await logged(node, 'connected')
     assert.equal(await visit(stage, await boundAt(server)), 'hello')
+  })
+
+  test('takes files of wsp as they are: ssl, no auth, names given twice, a server named twice', async (t) => {
+    const stage = new Stage(t)
+    const certificate = Identity.create('of the file')
+    config(stage, 'cert.pem', certificate.cert)
+    config(stage, 'key.pem', certificate.key)
+    const ssl = { enable: true, key: 'key.pem', cert: 'cert.pem' }
+    const secure = config(stage, 'wsps.json', JSON.stringify({ Port: 0, auth: SECRET, SSL: ssl }))
+    const plain = config(stage, 'plain.json', '{"port": 0}')
+    const server = await start(stage, ['server', '-c', secure, '--state', stage.path('server')])
+    const other = await start(stage, ['server', '-c', plain, '--state', stage.path('other')])
+    const opens = await logLine(other, 'what it opens', ({ msg }) => /^this file is read as one of wsp: /.test(msg))
+    assert.equal(opens.level, 'warn')
+    const { port } = parseAddress((await logged(server, 'listening')).address)
+    const { port: otherPort } = parseAddress((await logged(other, 'listening')).address)
+    const secret = await run(stage, ['uuid', '--state', stage.path('other')])
+    const [made] = /symport_\S{20,}/.exec(secret.stdout) ?? []
+    assert.ok(made, 'a server without auth makes one')
+
+    const hasIpv6 = Object.values(networkInterfaces()).some((list) => list?.some(({ address }) => address === '::1'))
+    for (const host of hasIpv6 ? ['127.0.0.1', '::1'] : ['127.0.0.1']) {
+      const socket = connectTls({ host, port, rejectUnauthorized: false })
+      await new Promise((resolve, reject) => socket.once('secureConnect', resolve).once('error', reject))
+      assert.equal(socket.getPeerX509Certificate()?.toString(), certificate.cert, host)
+      socket.destroy()
+    }
+
+    const url = `ws://127.0.0.1:${port}`
+    const remote = [
+      'http://127.0.0.1:8080?mode=path&value=api',
+      'http://127.0.0.1:8080?mode=domain&value=customwsp.com',
+      'http://127.0.0.1:8080/api/?mode=path&value=api',
+      'http://127.0.0.1:8080/api/?mode=domain&value=customapi.com',
+    ]
+    const client = [
+      { server: url, auth: SECRET, remote },
+      { server: url, auth: SECRET },
+      { server: `ws://127.0.0.1:${otherPort}`, auth: made },
+    ]
+    const nodeFile = config(stage, 'wspc.json', JSON.stringify({ client }))
+    const node = await start(stage, ['node', '-c', nodeFile, '--state', stage.path('node')])
+    const twice = 'client[0].remote[2]: /api is registered by client[0].remote[0] already: left out'
+    assert.equal((await logLine(node, 'the second /api', ({ msg }) => msg.includes(twice))).level, 'warn')
+    const first = await logged(server, 'node connected')
+    const second = await logged(server, 'node connected', 0, ({ address }) => address !== first.address)
+    assert.equal(second.node, first.node, 'two instances of one node')
+    await logged(other, 'node connected')
+  })
+
+  test('with a full-width comma says so on one line', async (t) => {
+    const stage = new Stage(t)
+    const path = config(stage, 'wspc.json', '{"client": [{"server": "ws://a:1"}，{"server": "ws://b:1"}]}')
+    const { status, stdout, stderr } = await runHere(stage, ['node', '-c', path])
+    assert.deepEqual({ status, stdout }, { status: 2, stdout: '' })
+    assert.match(
+      stderr,
+      /^symport: [^\n]*wspc\.json: line 1, column 35: [^\n]*full-width "，" stands there: write ","\n?$/,
+    )
   })
 
   test('goes behind the command line', async (t) => {

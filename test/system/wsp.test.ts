@@ -11,7 +11,7 @@ import { listenersReady } from '../helpers/system/publish.ts'
 import { startSite } from '../helpers/system/site.ts'
 import { clientOptions, startSshd } from '../helpers/system/sshd.ts'
 import { Stage } from '../helpers/system/stage.ts'
-import { logged } from '../helpers/system/symport.ts'
+import { CLI, logged } from '../helpers/system/symport.ts'
 import { novncQuery, screenShown, serveNovnc, startScreen, useScreen } from '../helpers/system/vnc.ts'
 
 /** Files as wsp's users have them, with other ports, and real programs. */
@@ -24,6 +24,8 @@ async function startFrom(stage: Stage, command: 'server' | 'node', machine: stri
   mkdirSync(home)
   const file = `${home}/${command === 'server' ? 'wsps' : 'wspc'}.json`
   writeFileSync(file, JSON.stringify(json, undefined, 2))
+  const { output } = await stage.run(process.execPath, [CLI, 'check', file])
+  assert.match(output, new RegExp(`: ok, a file of wsp, for a ${command}$`, 'm'))
   return await start(stage, [command, '-c', file], { env: { HOME: home, XDG_STATE_HOME: home } })
 }
 
@@ -63,9 +65,9 @@ test("the wsp seed's files run as they are: curl, ssh, and noVNC in a browser", 
           `tcp://ssh:ssh@127.0.0.1:${ssh}`,
           'tunnel://work_tunnel:password@',
         ],
-        allow: [`127.0.0.1:${lan.port}`],
       },
     ],
+    allow: [`127.0.0.1:${lan.port}`],
   })
   await listenersReady(far, 7)
   const near = await startFrom(stage, 'node', 'near', {

@@ -267,6 +267,22 @@ test('allow in the file widens and narrows what such nodes may dial', () => {
   for (const address of [...PUBLIC, ...PRIVATE, ...NEVER]) assert.equal(reaches(nothing, address), false)
 })
 
+test("a * in allow does not cover what is only the server's own, and what says it does", () => {
+  const wide = wspPolicy({ names: NAMES, allow: ['127.0.0.1:80', '*:*', '*.example:*'].map(parsePattern) })
+  for (const address of [...PRIVATE, ...PUBLIC]) assert.equal(reaches(wide, address), true, address)
+  const reached = NEVER.filter((address) => reaches(wide, address))
+  assert.ok(reached.length > 0)
+  for (const address of reached) {
+    assert.throws(() => wide.dial({ Domain: 'tcp', Addr: at(address, 81) }, address), { code: 'PROXY_ERR_DIAL_DENIED' })
+    // Who dials these gets to 127.0.0.1.
+    assert.match(address, /127\.0\.0\.1$|7f00:1|^(?:::|::ffff:|64:ff9b::)?0\.0\.0\.0$|^::$/, address)
+  }
+  for (const pattern of ['169.254.169.254:80', '169.254.0.0/16:*', 'name.example:80', '0.0.0.0/0:*']) {
+    const said = wspPolicy({ names: NAMES, allow: [pattern, '*:*'].map(parsePattern) })
+    said.dial({ Domain: 'tcp', Addr: 'name.example:80' }, '169.254.169.254')
+  }
+})
+
 test('such nodes take web names, and no ports unless the operator says so', () => {
   const policy = wspPolicy({ names: { ...NAMES, own: { paths: ['/ws'], host: 'wsp.example.com' } } })
   policy.listen({ Domain: 'web', Addr: '/api' })
@@ -290,6 +306,8 @@ test('one line says what such nodes may have', () => {
   )
   assert.match(wspReachText(['10.0.0.0/8:*']), /nodes may dial 10\.0\.0\.0\/8:\*, and nothing else, register channels/)
   assert.match(wspReachText([]), /dial nothing/)
+  const wide = wspReachText(['127.0.0.1:80', '*:*'])
+  assert.match(wide, /dial 127\.0\.0\.1:80, \*:\*, and nothing else \(\* is without loopback, link-local and metadata/)
   const many = Array.from({ length: 1000 }, (_, index) => `/p${index}`)
   assert.match(wspReachText(undefined, many), /take names of the web port as \/p0, .*\/p9 and 990 more$/)
 })

@@ -8,9 +8,13 @@ import {
   describe as describeProblem,
   loadConfig,
   mergeConfig,
+  type NodeConfig,
   type Role,
   readConfig,
 } from '../../../../apps/common/config.ts'
+import { createDomains } from '../../../../apps/common/options.ts'
+import { type PlanValues, planServers } from '../../../../apps/node/plan.ts'
+import { passwordOf } from '../../../../lib/domains/channel-address.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'symport-config-'))
 after(() => rmSync(folder, { recursive: true }))
@@ -637,4 +641,55 @@ describe('a command line and a file', () => {
       message: /"symport server" has no --keepalive$/,
     })
   })
+})
+
+test('one URL is the same SPEC on a command line, in TOML, in JSON, and in a file of wsp', async () => {
+  const dynamic = ['socks5://:1080', 'http://127.0.0.1:8080', 'http://work:p%40ss@:8081', 'mixed://work@:1081', '1082']
+  const local = ['tcp://ssh:p%40ss@127.0.0.1:2200', 'udp://dns@:53', 'unix://ssh:pass@/run/x.sock', 'socks5://:1083']
+  const remote = [
+    'tcp://ssh:p%40ss@192.168.1.200:22',
+    'udp://dns@10.0.0.1:53',
+    'unix://x:pass@/run/x.sock',
+    'tunnel://work:pass@',
+    'http://127.0.0.1:8080?mode=path&value=api',
+    'http://127.0.0.1:8080/api/?mode=domain&value=customapi.com',
+    'https://intern.example?mode=path&value=%E4%BD%A0&verify=off',
+    'tcp://127.0.0.1:5900?mode=path&value=vnc',
+    'unix:///run/y.sock?mode=domain&value=y.example.com',
+  ]
+  const lists = { dynamic, local, remote }
+  const toml = Object.entries(lists).map(([key, texts]) => `${key} = ${JSON.stringify(texts)}`)
+  const client = { server: 'ws://127.0.0.1:1', auth: 'pass', ...lists }
+  const domains = createDomains()
+  const none = {
+    ...{ host: undefined, server: undefined, port: undefined, id: 'me', uuid: undefined, 'uuid-file': undefined },
+    ...{ ca: undefined, pin: undefined, proxy: 'none', dynamic: [], listener: [], peer_listener: [], allow: [] },
+  }
+  /** All halves of what such a node asks for, with the passwords of channels. */
+  const specsOf = async (values: PlanValues, config?: NodeConfig): Promise<unknown[]> => {
+    const [plan, more] = await planServers(values, [], { config, domains })
+    assert.ok(plan !== undefined && more === undefined)
+    return [plan.listeners, plan.peerListeners].map((specs) =>
+      specs.flatMap(({ Listen, Forward }) =>
+        [Listen, Forward].map((at) => [at.Domain, at.Addr, passwordOf(at)?.reveal()]),
+      ),
+    )
+  }
+  const expected = await specsOf({ ...none, dynamic, listener: local, peer_listener: remote })
+  assert.deepEqual(
+    expected.map((halves) => Array.isArray(halves) && halves.length / 2),
+    [dynamic.length + local.length, remote.length],
+  )
+  for (const [name, text, isWsp] of [
+    ['x.toml', toml.join('\n'), false],
+    ['x.toml', ['[[client]]', 'server = "ws://127.0.0.1:1"', ...toml].join('\n'), false],
+    ['x.json', JSON.stringify(lists), false],
+    ['x.json', JSON.stringify({ role: 'node', client: [client] }), false],
+    ['wspc.json', JSON.stringify({ client: [client] }), true],
+  ] as const) {
+    const config = await loadConfig(file(text, name), 'node')
+    assert.ok(config.role === 'node')
+    assert.deepEqual([config.wsp, config.warnings], [isWsp, []], text)
+    assert.deepEqual(await specsOf(mergeConfig(none, config, { env: {} }), config), expected, text)
+  }
 })

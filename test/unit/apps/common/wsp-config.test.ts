@@ -37,9 +37,8 @@ async function problemsOf(content: unknown, role?: 'server' | 'node'): Promise<s
 describe("wsp's file of a server", () => {
   test('the smallest one: a port, and the WebSocket at the root', async () => {
     const config = await server('{\n    "port": 8010\n}')
-    assert.deepEqual(config.values, { port: '8010', path: '/' })
+    assert.deepEqual(config.values, { port: '8010', host: 'tcp://', path: '/' })
     assert.deepEqual(config.wsp, { ownName: undefined, allow: undefined })
-    assert.deepEqual(config.warnings, [])
   })
 
   test('everything, with keys in any case', async () => {
@@ -54,6 +53,7 @@ describe("wsp's file of a server", () => {
     })
     assert.deepEqual(config.values, {
       port: '443',
+      host: 'tcp://',
       path: '/proxy',
       uuid: 'the secret',
       cert: '/etc/cert.pem',
@@ -74,13 +74,31 @@ describe("wsp's file of a server", () => {
       ssl: { enable: false, key: 'k', cert: '' },
       log: { output: 'stdout' },
     })
-    assert.deepEqual(config.values, { port: '80', path: '/' })
+    assert.deepEqual(config.values, { port: '80', host: 'tcp://', path: '/' })
+    assert.deepEqual(config.warnings, [])
     assert.deepEqual((await server({ port: 80, path: '/a' })).values.path, '/a')
   })
 
   test('an empty list of what nodes may dial is not none at all', async () => {
     assert.deepEqual((await server({ port: 80, allow: [] })).wsp?.allow, [])
   })
+})
+
+describe("the server's own name", () => {
+  const table: readonly (readonly [written: string, read: string])[] = [
+    ['MyWSPS.com', 'mywsps.com'],
+    ['mywsps.com.', 'mywsps.com'],
+    ['MYWSPS.COM.:8010', 'mywsps.com'],
+    ['bücher.example', 'xn--bcher-kva.example'],
+    ['192.0.2.1:80', '192.0.2.1'],
+    ['2001:DB8::1', '[2001:db8::1]'],
+    ['[2001:db8:0::1]:443', '[2001:db8::1]'],
+  ]
+  for (const [written, read] of table) {
+    test(`${written} is ${read}`, async () => {
+      assert.equal((await server({ host: written, auth: 'x' })).wsp?.ownName, read)
+    })
+  }
 })
 
 describe("wsp's file of a node", () => {
@@ -165,6 +183,18 @@ describe("wsp's file of a node", () => {
     ])
   })
 
+  test('allow stands in an entry, or above all of them', async () => {
+    const { clients, values } = await node({
+      client: [{ server: 'ws://a:1', Allow: '10.0.0.0/8:*' }, { server: 'ws://b:1' }],
+      allow: ['127.0.0.1:80'],
+    })
+    assert.deepEqual(
+      clients.map(({ allow }) => allow),
+      [['10.0.0.0/8:*'], []],
+    )
+    assert.deepEqual(values.allow, ['127.0.0.1:80'])
+  })
+
   test('a file that everybody may read is warned of, if there is a secret or a password in it', async () => {
     const exposed = async (entry: object): Promise<boolean> => {
       const path = file({ client: [{ server: 'ws://a:1', ...entry }] }, 'x.json', 0o644)
@@ -214,6 +244,12 @@ describe('what is wrong is told with its line and column', () => {
     ['{"auth": "  "}', /^auth: .*the secret is empty/],
     ['{"path": "a b"}', /^path: .*a path has no spaces/],
     ['{"host": "a/b"}', /^host: .*is not the name of a host/],
+    ['{"host": "127.1", "auth": "x"}', /^host: .*is not the name of a host/],
+    ['{"host": "*.example.com", "auth": "x"}', /^host: .*is not the name of a host/],
+    ['{"auth": "x", "alow": ["10.0.0.0/8:*"]}', /^alow: .*did you mean allow\?$/],
+    ['{"client": [{"server": "ws://a:1", "Alow": []}]}', /^client\[0\]\.Alow: .*did you mean allow\?$/],
+    ['{"client": [{"server": "ws://a:1", "allow": []}]}', /^client\[0\]\.allow: .*it is empty/],
+    ['{"client": [{"server": "ws://a:1"}], "allow": []}', /^allow: .*it is empty/],
     ['{"ssl": true}', /^ssl: .*write a table/],
     ['{"ssl": {"enable": "yes"}}', /^ssl\.enable: .*write true or false/],
     ['{"ssl": {"enable": true, "key": "k"}}', /^ssl: line 1, column 9: cert is missing/],
@@ -267,6 +303,7 @@ describe('which files are those of wsp', () => {
     assert.equal(await isWsp({ Port: 1, log: { level: 'info' } }), true)
     assert.equal(await isWsp({ auth: 'x', whatever: 1 }), true)
     assert.equal(await isWsp({ client: [{ server: 'ws://a:1' }] }, 'noextension'), true)
+    assert.equal(await isWsp({ client: [{ server: 'ws://a:1', ALLOW: ['a:1'], foo: 1 }], Foo: 1 }), true)
   })
 
   test('not ours, which have other keys, or are TOML', async () => {
@@ -277,6 +314,70 @@ describe('which files are those of wsp', () => {
     assert.equal(await isWsp({ client: [{ server: 'a:1', id: 'x' }] }), false)
     assert.equal(await isWsp('port = 1', 'x.toml'), false)
     assert.deepEqual(await problemsOf({ port: 1, uid: 'x' }), ['uid: unknown key: did you mean uuid?'])
+  })
+
+  test('a key that nobody knows is left out, with a warning, in any case of letters', async () => {
+    for (const key of ['port', 'Port', 'PORT']) {
+      for (const foo of ['foo', 'Foo', 'comment']) {
+        const { wsp, warnings } = await server({ [key]: 8010, [foo]: 1 })
+        assert.notEqual(wsp, undefined)
+        assert.equal(warnings.at(-1)?.startsWith(`${foo}: unknown key, left out: `), true, warnings.join('\n'))
+      }
+    }
+  })
+
+  test('a typo in a file of ours is an error, and opens nothing', async () => {
+    const typos = ['alow', 'Alow', 'prot', 'hots', 'uid', 'UUID', 'uuid_fil', 'mappings', 'maping', 'alow-ports', 'rol']
+    for (const typo of [...typos, 'log-level', 'cert', 'loglevel', 'enroled-only', 'domian', 'clients']) {
+      const { config, problems } = await readConfig(file({ port: 8010, [typo]: 'x' }), 'server')
+      assert.equal(config, undefined, typo)
+      assert.match(problems.map(describeProblem).join('\n'), /unknown key|uuid-fil/i, typo)
+    }
+    for (const log of [{ file: 'x' }, { fiel: 'x' }]) assert.equal(await isWsp({ port: 1, log }), false)
+    for (const typo of ['uid', 'uuid_fil', 'proxi', 'lisetner']) {
+      assert.equal(await isWsp({ client: [{ server: 'ws://a:1', [typo]: 'x' }] }), false, typo)
+    }
+    assert.equal(await isWsp({ client: [{ server: 'ws://a:1' }], lisetner: [] }), false)
+  })
+
+  test('a host that is where to listen is ours, unless something else is certainly of wsp', async () => {
+    const places = [
+      '127.0.0.1',
+      '0.0.0.0',
+      '::',
+      '[::1]',
+      'localhost',
+      'LocalHost:8010',
+      '',
+      '127.0.0.1:8010',
+      '[::]:1',
+    ]
+    for (const host of [...places, '::ffff:10.0.0.1', 'tcp://0.0.0.0', 'fe80::1%eth0', ' 127.0.0.1']) {
+      assert.equal(await isWsp({ host, allow: [] }), false, host)
+      assert.equal(await isWsp({ Host: host, foo: 1 }), false, host)
+    }
+    for (const host of ['mywsps.com', 'mywsps.com:8010', '1.example']) assert.equal(await isWsp({ host }), true, host)
+    assert.equal(await isWsp({ host: '192.0.2.1', auth: 'x' }), true)
+  })
+
+  test('a node finds its server in a file of ours', async () => {
+    const ours = { host: 'server.example.com', port: 8925, allow: ['127.0.0.1:80'] }
+    assert.equal((await node(ours)).wsp, false)
+    assert.equal((await node({ log: { level: 'info' } })).wsp, false)
+  })
+
+  test('one that might be ours is warned of, with what it opens', async () => {
+    const [line, ...more] = (await server({ port: 1, host: 'mywsps.com' })).warnings
+    assert.deepEqual(more, [])
+    assert.match(
+      line ?? '',
+      /^this file is read as one of wsp: .*nodes may dial all but loopback.*"role": "server"[^\n]+$/,
+    )
+    const { warnings } = await server({ port: 1, allow: ['10.0.0.0/8:*'] })
+    assert.match(warnings.join(), /dial 10\.0\.0\.0\/8:\*, and nothing else/)
+    for (const mark of [{ auth: 'x' }, { SSL: { enable: false } }, { Path: '' }]) {
+      assert.deepEqual((await server({ port: 1, ...mark })).warnings, [])
+    }
   })
 
   test('of the other command, they say so', async () => {
@@ -291,7 +392,15 @@ describe('which files are those of wsp', () => {
 
 test('the command line goes first', async () => {
   const config = await server({ port: 8010, path: 'a', auth: 'x', allow: ['a:1'] })
-  const flags = { port: '1', path: undefined, uuid: undefined, 'uuid-file': undefined, allow: [], peer_listener: [] }
+  const flags = {
+    host: 'h',
+    port: '1',
+    path: undefined,
+    uuid: undefined,
+    'uuid-file': undefined,
+    allow: [],
+    peer_listener: [],
+  }
   assert.deepEqual(mergeConfig(flags, config, { env: {} }), { ...flags, path: '/a', uuid: 'x', allow: ['a:1'] })
 })
 
