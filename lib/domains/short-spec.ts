@@ -56,6 +56,10 @@ interface Channel {
  */
 export function parseShort(text: string, use: ShortUse, context: SpecContext): Spec {
   const url = text.trim()
+  // What is no port may be the password of a channel whose scheme and @ are missing: it is not shown.
+  if (use === 'dynamic' && /^[^:/@]+:[^:/@\]]*[^:/@\]0-9][^:/@\]]*$/.test(url)) {
+    throw bad(`bad SPEC ${shown(url.replace(/:.*$/s, ':…'))}: the port is not a number: write ${example(use)}`)
+  }
   try {
     if (url === '') throw bad(`it is empty: write ${example(use)}`)
     if (url.length > SPEC_LENGTH) throw bad(`it is longer than ${SPEC_LENGTH} characters`)
@@ -145,7 +149,8 @@ function readDynamicUrl(text: string): { Listen: Endpoint; Forward: Endpoint } {
 function readWebUrl(url: ShortUrl): { Listen: Endpoint; Forward: Endpoint } {
   const { scheme, channel, place, path, query } = url
   const web = scheme === 'http' || scheme === 'https'
-  const example = `${scheme}://${web ? '127.0.0.1:8080' : '127.0.0.1:5900'}?mode=path&value=NAME`
+  const target = web ? '127.0.0.1:8080' : scheme === 'unix' ? '/run/vnc.sock' : '127.0.0.1:5900'
+  const example = `${scheme}://${target}?mode=path&value=NAME`
   if (channel !== undefined) {
     throw bad(
       web
@@ -154,7 +159,7 @@ function readWebUrl(url: ShortUrl): { Listen: Endpoint; Forward: Endpoint } {
     )
   }
   if (query === undefined) {
-    if (!web) throw noChannel(scheme, `, ${example}`)
+    if (!web) throw noChannel(scheme, scheme === 'udp' ? '' : `, ${example}`)
     throw bad(`the mode is missing: write ${example}, or ?mode=domain&value=www.example.com`)
   }
   if (scheme === 'udp') throw bad('udp cannot be offered at the web port: tcp, unix, http and https can')
@@ -291,6 +296,7 @@ function percent(char: string): string {
 }
 
 function noChannel(scheme: string, more = ''): ProxyError {
+  if (scheme === 'tunnel') return bad('it names no channel: write tunnel://CHANNEL:PASSWORD@, with the @')
   if (!SCHEMES.local.includes(scheme)) return bad(`it names no channel: write ${scheme}://CHANNEL:PASSWORD@[bind]:port`)
   const place = scheme === 'unix' ? '/path' : 'host:port'
   return bad(

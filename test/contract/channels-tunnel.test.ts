@@ -1,17 +1,28 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import {
   createPolicy,
   type DomainPlugin,
   type Endpoint,
+  httpProxy,
   type ListenContext,
+  mixed,
   type Policy,
   parsePattern,
+  parseShort,
+  type ShortUse,
+  type Spec,
   type SubConnection,
+  socks5,
   tcp,
   udp,
+  unix,
 } from '../../lib/index.ts'
-import { datagramEcho, datagramServer } from '../helpers/contract/datagrams.ts'
+import { datagramEcho, datagramServer, visitor } from '../helpers/contract/datagrams.ts'
 import { dialProgram, echo, ending, readAll } from '../helpers/contract/programs.ts'
 import { soon, watchForStrays } from '../helpers/contract/strays.ts'
 import { ANY_TCP, type ChannelStage, channelStage, named, type TestNode } from '../helpers/hub/channels.ts'
@@ -187,4 +198,56 @@ test('whoever comes through a tunnel cannot make it dial while it does not know 
   await assert.rejects(ask(target.endpoint), { code: 'PROXY_ERR_CHANNEL_PASSWORD' })
   assert.equal((await far.event('channel-failed')).reason.code, 'PROXY_ERR_CHANNEL_PASSWORD')
   assert.equal(target.sockets.size, 0)
+})
+
+test('a password mismatch is told in one line for each form that names a channel', LIMIT, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'symport-'))
+  try {
+    await using target = await echo()
+    await using stage = await channelStage()
+    const domains = [tcp(), udp(), unix(), socks5(), httpProxy(), mixed()]
+    const short = (text: string, use: ShortUse): Spec => parseShort(text, use, { domains })
+    // A channel each: three wrong passwords close one for a while.
+    const tunnels = ['socks5', 'http', 'mixed'].map((form) => `${form}://t-${form}:hunter2@127.0.0.1:0`)
+    const channels = [
+      'tcp://c-tcp:hunter2@127.0.0.1:0',
+      'udp://c-udp:hunter2@127.0.0.1:0',
+      `unix://c-unix:hunter2@${join(folder, 'x.sock')}`,
+    ]
+    const offers = [
+      ...tunnels.map((text) => text.replace(/^.*:\/\//, 'tunnel://').replace(/hunter2@.*/, 'correct@')),
+      ...channels.map((text) => text.replace('hunter2', 'correct').replace(/:0$/, ':1')),
+    ]
+    const far = await stage.node('far', { domains, offers: offers.map((text) => short(text, 'remote')) })
+    const near = await stage.node('near', {
+      domains,
+      listeners: [...tunnels.map((text) => short(text, 'dynamic')), ...channels.map((text) => short(text, 'local'))],
+    })
+    const connect = `CONNECT ${target.endpoint.Addr} HTTP/1.1\r\n\r\n`
+    const socks = [Buffer.from('050100', 'hex'), Buffer.from('0501000108080808ffff', 'hex')]
+    for (const [index, text] of [...tunnels, ...channels].entries()) {
+      const at = near.bound(index)
+      const name = /\/\/([^:]*)/.exec(text)?.[1] ?? ''
+      if (at.Domain === 'udp') {
+        await using client = await visitor(at)
+        client.send('x')
+        await far.event('channel-failed', ({ channel }) => channel === name)
+      } else {
+        const socket = await dialProgram(at)
+        for (const bytes of at.Domain === 'socks5' ? socks : [connect]) {
+          socket.write(bytes)
+          if (at.Domain === 'socks5') await once(socket, 'data')
+        }
+        await soon(ending(socket), `the end of ${text}`)
+      }
+      const words = `the password of channel ${name} is another one there`
+      const there = await far.event('channel-failed', ({ channel }) => channel === name)
+      assert.deepEqual([there.reason.code, there.reason.message], ['PROXY_ERR_CHANNEL_PASSWORD', words], text)
+      const here = await near.event('unserved', ({ reason }) => reason.message.includes(name))
+      assert.deepEqual([here.reason.code, here.reason.message], ['PROXY_ERR_CHANNEL_PASSWORD', words], text)
+    }
+    assert.equal(target.sockets.size, 0)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 })

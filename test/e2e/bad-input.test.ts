@@ -12,6 +12,8 @@ interface Case {
   /** What the line says after `symport: `. */
   readonly says: RegExp
   readonly env?: NodeJS.ProcessEnv
+  /** What stands in the file that the arguments call FILE. */
+  readonly file?: string
 }
 
 const GOOD = '0:127.0.0.1:80'
@@ -148,21 +150,64 @@ const CASES: readonly Case[] = [
     args: ['server', '--listener', 'tcp://a\nb:1,tcp://:2'],
     says: /^bad SPEC "tcp:\/\/a b:1,tcp:\/\/:2": .+$/,
   },
+  {
+    what: '-D without a port',
+    args: ['node', '-D', 'socks5://work:hunter2@127.0.0.1'],
+    says: /^bad SPEC "…@127\.0\.0\.1": "127\.0\.0\.1" has no port: write host:port$/,
+  },
+  {
+    what: '-D with what is for -R',
+    args: ['node', '-D', 'mixed://:1080?mode=path&value=x'],
+    says: /^bad SPEC ".*": mode is for what is offered with -R \(remote\)$/,
+  },
+  {
+    what: '-L of a channel without a name',
+    args: ['node', '-L', 'tcp://:hunter2@127.0.0.1:2200'],
+    says: /^bad SPEC "…@127\.0\.0\.1:2200": it has one endpoint, and names no channel: write [^\n]+$/,
+  },
+  {
+    what: '-L of a channel without a port',
+    args: ['node', '-L', 'udp://dns:hunter2@127.0.0.1'],
+    says: /^bad SPEC "…@127\.0\.0\.1": "127\.0\.0\.1" has no port: write host:port$/,
+  },
+  {
+    what: '-R with an unknown mode',
+    args: ['node', '-R', 'http://127.0.0.1:8080?mode=pth&value=api'],
+    says: /^bad SPEC ".*": unknown mode "pth": did you mean path\?$/,
+  },
+  {
+    what: '-R with an empty value',
+    args: ['node', '-R', 'tcp://127.0.0.1:5900?mode=path&value='],
+    says: /^bad SPEC ".*": the value is empty: it says what stands in the URL at the server$/,
+  },
+  {
+    what: '-R of a tunnel without the @',
+    args: ['node', '-R', 'tunnel://work:hunter2'],
+    says: /^bad SPEC "tunnel:\/\/…": it names no channel: write tunnel:\/\/CHANNEL:PASSWORD@, with the @$/,
+  },
+  {
+    what: 'a file of wsp with a wrong URL, and where in the file it is',
+    args: ['node', '-c', 'FILE'],
+    file: '{"client":[{"server":"ws://127.0.0.1:1","auth":"hunter2","remote":["https://h?mode=zzz&value=x"]}]}',
+    says: /^\S*FILE: client\[0\]\.remote\[0\]: (?:line 1, column \d+: )?bad SPEC ".*": unknown mode "zzz": path and domain are known$/,
+  },
 ]
 
 describe('bad input gets one line that says what is wrong, and the status 2:', { concurrency: 3 }, () => {
-  for (const [number, { what, args, says, env = {} }] of CASES.entries()) {
+  for (const [number, { what, args, says, env = {}, file }] of CASES.entries()) {
     // Every eighth in a process of its own.
     const runs = number % 8 === 0 ? run : runHere
     test(what, async (t) => {
       const stage = new Stage(t)
       writeFileSync(stage.path('EMPTY'), '\n')
+      if (file !== undefined) writeFileSync(stage.path('FILE'), file, { mode: 0o600 })
       const named = args.map((arg) =>
-        arg.replace(/\bEMPTY$/, stage.path('EMPTY')).replace('BOUND', stage.path('bound')),
+        arg.replace(/\b(?:EMPTY|FILE)$/, (name) => stage.path(name)).replace('BOUND', stage.path('bound')),
       )
       const { status, stdout, stderr } = await runs(stage, named, { env: symportEnvironment(stage, env) })
       assert.match(stderr, /^symport: [^\n]+$/)
       assert.match(stderr.slice('symport: '.length), says)
+      assert.doesNotMatch(stderr, /hunter2/)
       assert.deepEqual({ status, stdout }, { status: 2, stdout: '' })
       assert.deepEqual(keptAtHome(stage), [], 'no state is kept')
       assert.ok(!existsSync(stage.path('bound')), 'nothing is bound')

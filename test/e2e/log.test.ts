@@ -12,7 +12,8 @@ import {
 } from 'node:fs'
 import { describe, test } from 'node:test'
 import { connectNode, logLine, logs, run, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
-import { startEcho, visit } from '../helpers/e2e/talk.ts'
+import { refused, startEcho, visit } from '../helpers/e2e/talk.ts'
+import { startOnTerminal } from '../helpers/e2e/terminal.ts'
 import { eventually } from '../helpers/system/net.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { CLI, type LogLine, logged, parseAddress, parseLog, symportEnvironment } from '../helpers/system/symport.ts'
@@ -136,6 +137,44 @@ describe('the log', { concurrency: 3 }, () => {
     forward.signal('SIGTERM')
     assert.deepEqual(await forward.exited, { status: 0, signal: null })
     lineIn(file, 'stopped')
+  })
+
+  test('is JSON where nobody looks, and SIGHUP then ends neither a forward nor a node', async (t) => {
+    const stage = new Stage(t)
+    const listen = `unix://${stage.path('in.sock')}`
+    const forward = await start(stage, ['forward', `${listen},${await startEcho(stage)}`])
+    const args = ['node', '127.0.0.1:1', '--uuid', SECRET, '--state', stage.path('node')]
+    const node = await start(stage, args)
+    await logged(forward, 'listener ready')
+    await logLine(node, 'that there is no server', ({ level }) => level === 'warn')
+    for (const child of [forward, node]) {
+      for (let times = 0; times < 2; times++) {
+        const from = child.lines.length
+        child.signal('SIGHUP')
+        await logLine(child, 'that it goes on', ({ msg }) => msg === 'SIGHUP: goes on as before', from)
+      }
+    }
+    assert.equal(await visit(stage, listen), 'hello')
+    for (const child of [forward, node]) {
+      assert.deepEqual(await child.stop(), { status: 0, signal: null })
+      const log = child.lines.map((line): unknown => JSON.parse(line))
+      assert.ok(log.every((line) => typeof line === 'object' && line !== null && 'level' in line && 'time' in line))
+    }
+  })
+
+  test('is there to look at on a terminal, and a forward ends with its terminal', async (t) => {
+    const stage = new Stage(t)
+    const listen = `unix://${stage.path('in.sock')}`
+    const args = ['forward', `${listen},${await startEcho(stage)}`]
+    const terminal = await startOnTerminal(t, stage, args, { question: 'nothing is asked', answer: '' })
+    if (terminal === undefined) return
+    const ready = await terminal.line((line) => (line.includes('listener ready') ? line : undefined), 'the listener')
+    assert.match(ready, /^\[\d\d:\d\d:\d\d\] INFO: listener ready/)
+    assert.deepEqual(terminal.lines.map(parseLog).filter(Boolean), [], terminal.tail())
+    assert.equal(await visit(stage, listen), 'hello')
+    // Whoever holds the other end of the terminal.
+    terminal.signal('SIGKILL')
+    await eventually(async () => assert.ok(await refused(stage, listen)))
   })
 
   test('has control frames at debug and everything at trace; a reload changes that while it runs', async (t) => {

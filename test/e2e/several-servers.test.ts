@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { hostname, networkInterfaces } from 'node:os'
 import { describe, test } from 'node:test'
 import * as v from 'valibot'
 import { listOf, mappingStatus, nodeStatus, serverStatus } from '../../lib/admin/schemas.ts'
 import { boundAt, logLine, logs, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
 import { runHere } from '../helpers/e2e/here.ts'
-import { startEcho, visit } from '../helpers/e2e/talk.ts'
+import { open, startEcho, visit } from '../helpers/e2e/talk.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { type Address, logged } from '../helpers/system/symport.ts'
 
@@ -72,12 +75,14 @@ describe('a node of several servers', { concurrency: 3 }, () => {
         client(1, `remote = ["tcp://echo:pw@${target}"]`),
         client(1, 'local = ["tcp://echo:pw@127.0.0.1:0"]'),
         client(2, `local = ["0:${target}"]`, 'id = "other"'),
+        client(1, 'id = "third"'),
       ].join('\n'),
       { mode: 0o600 },
     )
     const state = ['--state', stage.path('node')]
     const node = await start(stage, ['node', '-c', file, ...state, '--admin', '127.0.0.1:0'])
     await logged(one.server, 'node connected', 0, () => true)
+    await logged(one.server, 'node connected', 0, ({ node: id }) => id === 'third')
     await logged(two.server, 'node connected', 0, ({ node: id }) => id === 'other')
     await logged(node, 'listener ready', 0, ({ listen }) => listen === 'channel://echo')
     await logged(node, 'connected', 0, ({ server }) => server === names[1])
@@ -91,11 +96,11 @@ describe('a node of several servers', { concurrency: 3 }, () => {
     const { stdout, stderr } = await runHere(stage, ['status', '--json', ...state])
     assert.equal(stderr, '')
     const status = v.parse(statusShape, JSON.parse(stdout))
-    assert.deepEqual([status.server.address, status.server.nodes.connected], [names.join(', '), 3])
+    assert.deepEqual([status.server.address, status.server.nodes.connected], [names.join(', '), 4])
     assert.deepEqual(
       status.nodes.map(({ id, connected, instances }) => [id, connected, instances.length]),
       [
-        [names[0], true, 2],
+        [names[0], true, 3],
         [names[1], true, 1],
       ],
     )
@@ -107,6 +112,18 @@ describe('a node of several servers', { concurrency: 3 }, () => {
       ],
     )
     assert.equal(status.mappings[1]?.totals.connections, 1)
+    // At the server, two entries with one id are two instances of one node, and an entry with its own is another node.
+    const there = await runHere(stage, ['status', '--json', '--state', stage.path('one')])
+    const { nodes } = v.parse(statusShape, JSON.parse(there.stdout))
+    assert.deepEqual(
+      nodes.map(({ id, connected, instances }) => [id, connected, instances.length]).sort(),
+      [
+        [hostname().slice(0, 64), true, 2],
+        ['third', true, 1],
+      ].sort(),
+    )
+    const all = nodes.flatMap(({ instances }) => instances)
+    for (const key of ['instance', 'remote'] as const) assert.equal(new Set(all.map((one) => one[key])).size, 3, key)
 
     const chosen = await start(stage, ['node', '-c', file, '--server', `tcp://${names[1]}`, '--state', stage.path('b')])
     await logged(chosen, 'connected')
@@ -141,4 +158,58 @@ describe('a node of several servers', { concurrency: 3 }, () => {
       else assert.match(stderr.replace(/^symport: /, ''), why)
     }
   })
+
+  test("the tunnel of each reaches its machine's LAN, or what --allow says instead", async (t) => {
+    const lan = Object.values(networkInterfaces())
+      .flatMap((all) => all ?? [])
+      .find(
+        ({ family, internal, address }) => family === 'IPv4' && !internal && !address.startsWith('169.254.'),
+      )?.address
+    const stage = new Stage(t)
+    const { at } = await startServer(stage)
+    const file = stage.path('node.toml')
+    const client = (...lines: string[]): string => ['[[client]]', `server = "${nameOf(at)}"`, ...lines].join('\n')
+    writeFileSync(
+      file,
+      [
+        `uuid = "${SECRET}"`,
+        client('remote = "tunnel://lan:pw@"'),
+        client('remote = "tunnel://named:pw@"', 'allow = "127.0.0.1:*"'),
+        client('dynamic = ["http://lan:pw@127.0.0.1:0", "http://named:pw@127.0.0.1:0"]'),
+      ].join('\n'),
+      { mode: 0o600 },
+    )
+    const node = await start(stage, ['node', '-c', file, '--state', stage.path('node')])
+    const listening = async (name: string): Promise<string> => {
+      await logged(node, 'listener ready', 0, ({ listen }) => listen === `channel://${name}`)
+      const { listen } = await logged(node, 'listener ready', 0, ({ forward }) => forward === `tunnel://${name}`)
+      return String(listen).replace(/^http:/, 'tcp:')
+    }
+    const [byLan, byName] = [await listening('lan'), await listening('named')]
+    const here = await listenOn(stage, '127.0.0.1')
+    assert.deepEqual([await answerOf(stage, byLan, here), await answerOf(stage, byName, here)], ['403', '200'])
+    if (lan === undefined) return t.skip('this machine has no address on a network')
+    const there = await listenOn(stage, lan)
+    assert.deepEqual([await answerOf(stage, byLan, there), await answerOf(stage, byName, there)], ['200', '403'])
+  })
 })
+
+/** A listener that ends what connects. */
+async function listenOn(stage: Stage, host: string): Promise<string> {
+  const server = createServer((socket) => socket.on('error', () => {}).end())
+  server.listen({ host, port: 0 })
+  stage.defer(() => server.close())
+  await once(server, 'listening')
+  const address = server.address()
+  assert.ok(typeof address === 'object' && address !== null)
+  return `${host}:${address.port}`
+}
+
+/** The status with which a proxy answers the wish for a connection. */
+async function answerOf(stage: Stage, proxy: string, target: string): Promise<string | undefined> {
+  const socket = await open(stage, proxy)
+  socket.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`)
+  const [bytes]: Buffer[] = await once(socket, 'data')
+  socket.destroy()
+  return /^HTTP\/1\.1 (\d+) /.exec(String(bytes))?.[1]
+}

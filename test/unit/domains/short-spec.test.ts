@@ -256,6 +256,236 @@ describe('a wrong one is told in one line, without its password', () => {
   }
 })
 
+/** What is wrong with a URL, and what the line says behind the URL. A pattern where the advice is still to be put right. */
+type Wrong = readonly (readonly [text: string, says: string | RegExp])[]
+
+const NO_PORT = '"" has no port: write host:port'
+const HOST_ONLY = '"127.0.0.1" has no port: write host:port'
+const NO_NUMBER = 'the port is not a number (is an @ missing behind CHANNEL:PASSWORD?)'
+const AT = "an @ in a channel's name or password is written %40"
+const EMPTY = 'the value is empty: it says what stands in the URL at the server'
+const outOf = (first: number, port = 65536): string => `port ${port} is out of range (${first} to 65535)`
+const noNumber = (first: number): string => `the port is missing: write a number (${first} to 65535)`
+const empty = (name: string): string => `the password of channel ${name} is empty: write ${name}@ for one without`
+const wholeUrl = 'a channel needs the whole URL: write mixed://CHANNEL:PASSWORD@127.0.0.1:1080'
+
+/** -D: a proxy. */
+function wrongProxy(scheme: string): Wrong {
+  const noChannel = `it names no channel: write ${scheme}://CHANNEL:PASSWORD@[bind]:port`
+  const forRemote = 'mode is for what is offered with -R (remote)'
+  const together = 'user and password_file belong together: write ?user=NAME&password_file=PATH'
+  const behind: Wrong = [
+    ['', NO_PORT],
+    ['127.0.0.1', HOST_ONLY],
+    ['127.0.0.1:', noNumber(0)],
+    ['work:hunter2@', NO_PORT],
+    ['work:hunter2@127.0.0.1', HOST_ONLY],
+    ['work:hunter2', NO_NUMBER],
+    ['127.0.0.1:x', NO_NUMBER],
+    [':65536', outOf(0)],
+    ['work:hunter2@:65536', outOf(0)],
+    [':1?mode=path', forRemote],
+    [':1?mode=zzz&value=x', forRemote],
+    [':1?value=', 'value is for what is offered with -R (remote)'],
+    ['work:hunter2@:1?mode=path&value=x', forRemote],
+    ['@:1', noChannel],
+    [':hunter2@:1', noChannel],
+    ['work:@:1', empty('work')],
+    ['work:hun@ter2@:1', AT],
+    [':1?user=', 'user is empty: write ?user=NAME&password_file=PATH'],
+    [':1?user=a', together],
+    [':1?password_file=/x', together],
+    [':1/x', 'there is no path here: a proxy listens on [bind]:port'],
+  ]
+  return behind.map(([text, says]) => [`${scheme}://${text}`, says])
+}
+
+const WRONG_BARE: Wrong = [
+  ['127.0.0.1', HOST_ONLY],
+  ['127.0.0.1:', noNumber(0)],
+  ['127.0.0.1:x', 'the port is not a number: write [bind:]port or socks5://[bind]:port'],
+  ['work:hunter2', 'the port is not a number: write [bind:]port or socks5://[bind]:port'],
+  ['65536', outOf(0)],
+  ['127.0.0.1:65536', outOf(0)],
+  ['work:hunter2@:1', wholeUrl],
+  ['work@1080', wholeUrl],
+  ['@:1', wholeUrl],
+  ['1080?mode=path&value=x', '"1080" has no port: write :1080 or HOST:1080'],
+]
+
+/** -L and -R: a channel that is joined, or offered. */
+function wrongChannel(scheme: string, use: 'local' | 'remote'): Wrong {
+  const isPath = scheme === 'unix'
+  const place = isPath ? '/run/x' : ':1'
+  const first = use === 'local' ? 0 : 1
+  const start = `it has one endpoint, and names no channel: write ${scheme}://CHANNEL:PASSWORD@${isPath ? '/path' : 'host:port'}`
+  const noChannel = `${start}, or where to listen, a comma, and where to forward`
+  // With -R it may be meant for the web port.
+  const nothing = use === 'remote' && scheme !== 'tcp' ? /^it has one endpoint, and names no channel: / : noChannel
+  const web = 'tcp://127.0.0.1:5900?mode=path&value=NAME'
+  const nowhere = use === 'remote' && scheme === 'tcp' ? noChannel.replace(', or', `, ${web}, or`) : nothing
+  const query =
+    use === 'remote'
+      ? 'a channel and mode= exclude each other: keep one'
+      : 'there is nothing behind a ? here: mode and value are for who offers it, with -R (remote)'
+  const behind: Wrong = [
+    ['', nowhere],
+    [isPath ? '/run/x' : '127.0.0.1:1', nowhere],
+    ['ssh:hunter2', nowhere],
+    [`@${place}`, noChannel],
+    [`:hunter2@${place}`, noChannel],
+    [`ssh:@${place}`, empty('ssh')],
+    [`ssh:hun@ter2@${place}`, AT],
+    [`ssh:hunter2@${place}?mode=path&value=x`, query],
+    [`ssh:hunter2@${place}?mode=zzz`, query],
+    [`ssh:hunter2@${place}?value=`, query],
+  ]
+  const paths: Wrong = [
+    ['ssh:hunter2@', 'the path "" is not absolute: write unix:///path/to/socket'],
+    ['ssh:hunter2@run/x', 'the path "run/x" is not absolute: write unix:///path/to/socket'],
+    ['ssh:hunter2@/', 'the path "/" names a folder: add the name of the socket'],
+  ]
+  const ports: Wrong = [
+    ['ssh:hunter2@', NO_PORT],
+    ['ssh:hunter2@127.0.0.1', HOST_ONLY],
+    ['ssh:hunter2@127.0.0.1:', noNumber(first)],
+    ['ssh:hunter2@:65536', outOf(first)],
+    ['ssh:hunter2@127.0.0.1:x', /^the port is not a number/],
+    ['ssh:hunter2@:1/x', `there is no path here: ${scheme} goes to host:port`],
+  ]
+  return [...behind, ...(isPath ? paths : ports)].map(([text, says]) => [`${scheme}://${text}`, says])
+}
+
+const WRONG_TUNNEL: Wrong = [
+  ['tunnel://', 'it names no channel: write tunnel://CHANNEL:PASSWORD@, with the @'],
+  ['tunnel://work', 'it names no channel: write tunnel://CHANNEL:PASSWORD@, with the @'],
+  ['tunnel://work:hunter2', 'it names no channel: write tunnel://CHANNEL:PASSWORD@, with the @'],
+  ['tunnel://@', /^it names no channel: write tunnel:\/\/CHANNEL:PASSWORD@/],
+  ['tunnel://:hunter2@', /^it names no channel: write tunnel:\/\/CHANNEL:PASSWORD@/],
+  ['tunnel://work:@', empty('work')],
+  ['tunnel://work:hun@ter2@', AT],
+  ...[':1', 'h', '/x', '?mode=path&value=x', '?mode=zzz', '?value='].map(
+    (text) =>
+      [
+        `tunnel://work:hunter2@${text}`,
+        'nothing stands behind the @ of a tunnel: who uses it says where it goes',
+      ] as const,
+  ),
+]
+
+/** -R: a name of the server's web port. */
+function wrongWeb(scheme: string): Wrong {
+  const http = scheme === 'http' || scheme === 'https'
+  const at = scheme === 'unix' ? '/run/x' : 'h:1'
+  const example = `write ${scheme}://127.0.0.1:${http ? 8080 : 5900}?mode=path&value=NAME`
+  // Of unix:// the advice shows a port.
+  const missing = scheme === 'unix' ? /^the mode is missing: write unix:/ : `the mode is missing: ${example}`
+  const channel = http
+    ? 'a channel is not for http: write tcp://CHANNEL:PASSWORD@host:port, or leave the channel out'
+    : 'a channel and mode= exclude each other: keep one'
+  const behind: Wrong = [
+    [`${at}?mode`, 'the mode is empty: write mode=path or mode=domain'],
+    [`${at}?mode=&value=x`, 'the mode is empty: write mode=path or mode=domain'],
+    [`${at}?value=x`, missing],
+    [`${at}?mode=pth&value=x`, 'unknown mode "pth": did you mean path?'],
+    [`${at}?mode=zzz&value=x`, 'unknown mode "zzz": path and domain are known'],
+    [`${at}?mode=path`, 'the value is missing: write mode=path&value=NAME'],
+    [`${at}?mode=domain`, 'the value is missing: write mode=domain&value=www.example.com'],
+    [`${at}?mode=path&value`, EMPTY],
+    [`${at}?mode=path&value=`, EMPTY],
+    [`${at}?mode=path&value=%2F`, EMPTY],
+    [`${at}?mode=domain&value=`, EMPTY],
+    [`${at}?mode=domain&value=a/b`, 'value: "a/b" is not a domain: it has a / in it'],
+    [`${at}?mode=domain&value=a:1`, '"a:1" has a port: leave it out, the server\'s web port is meant'],
+    [`${at}?mode=path&value=a&value=b`, 'value is given twice'],
+    [`${at}?mode=path&value=a&vlaue=b`, 'unknown option "vlaue" behind the ?: did you mean value?'],
+    [`ssh:hunter2@${at}?mode=path&value=x`, channel],
+    [`ssh:@${at}?mode=path&value=x`, empty('ssh')],
+    [`@${at}?mode=path&value=x`, /^it (?:has one endpoint, and )?names no channel: /],
+  ]
+  const ports: Wrong = [
+    ['h:?mode=path&value=x', noNumber(1)],
+    ['h:0?mode=path&value=x', outOf(1, 0)],
+    ['h:65536?mode=path&value=x', outOf(1)],
+    ['ssh:hunter2?mode=path&value=x', http ? 'port "…" is not a number (1 to 65535)' : NO_NUMBER],
+  ]
+  const more: Wrong = http
+    ? [...ports, ['h:1', `${missing}, or ?mode=domain&value=www.example.com`], ['ssh:hunter2@h:1', channel]]
+    : scheme === 'tcp'
+      ? [...ports, ['h?mode=path&value=x', '"h" has no port: write host:port'], ['?mode=path&value=x', NO_PORT]]
+      : [['x?mode=path&value=x', 'the path "x" is not absolute: write unix:///path/to/socket']]
+  return [...behind, ...more].map(([text, says]) => [`${scheme}://${text}`, says])
+}
+
+const PROXIES = ['socks5', 'http', 'mixed']
+const STREAMS = ['tcp', 'udp', 'unix']
+const WRONG: readonly (readonly [form: string, use: ShortUse, rows: Wrong])[] = [
+  ...PROXIES.map((scheme) => [`-D ${scheme}://`, 'dynamic', wrongProxy(scheme)] as const),
+  ['-D without a scheme', 'dynamic', WRONG_BARE],
+  ...PROXIES.map((scheme) => [`-L ${scheme}://`, 'local', wrongProxy(scheme)] as const),
+  ...STREAMS.map((scheme) => [`-L ${scheme}://`, 'local', wrongChannel(scheme, 'local')] as const),
+  ...STREAMS.map((scheme) => [`-R ${scheme}://`, 'remote', wrongChannel(scheme, 'remote')] as const),
+  ['-R tunnel://', 'remote', WRONG_TUNNEL],
+  ...['http', 'https', 'tcp', 'unix'].map(
+    (scheme) => [`-R ${scheme}:// with a mode`, 'remote', wrongWeb(scheme)] as const,
+  ),
+]
+
+describe('of each form every mistake has its line:', () => {
+  for (const [form, use, rows] of WRONG) {
+    test(form, () => {
+      for (const [text, says] of rows) {
+        const line = complaint(use, text)
+        assert.match(line, /^bad SPEC "[^"\n]*": [^\n]+$/, text)
+        assert.doesNotMatch(line, /hun|ter2/, text)
+        const said = line.slice(line.indexOf('": ') + 3)
+        if (typeof says === 'string') assert.equal(said, says, text)
+        else assert.match(said, says, text)
+      }
+    })
+  }
+
+  test('and a name without a password is none', () => {
+    for (const scheme of PROXIES) {
+      assert.deepEqual(halves('dynamic', `${scheme}://work@:1`), [`${scheme} :1`, 'tunnel work []'])
+    }
+    for (const [scheme, place, target] of [
+      ['tcp', ':1', '127.0.0.1:1'],
+      ['udp', ':1', '127.0.0.1:1'],
+      ['unix', '/run/x', '/run/x'],
+    ] as const) {
+      assert.deepEqual(halves('local', `${scheme}://ssh@${place}`), [`${scheme} ${place}`, 'channel ssh []'])
+      assert.deepEqual(halves('remote', `${scheme}://ssh@${place}`), ['channel ssh []', `${scheme} ${target}`])
+    }
+    assert.deepEqual(halves('remote', 'tunnel://work@'), ['channel work []', 'tunnel '])
+  })
+
+  test('but for http and https a missing port is 80 and 443, and a missing host this machine', () => {
+    for (const [scheme, domain, port] of [
+      ['http', 'tcp', 80],
+      ['https', 'tls', 443],
+    ] as const) {
+      assert.deepEqual(halves('remote', `${scheme}://h?mode=path&value=x`), ['web /x', `${domain} h:${port}`])
+      assert.deepEqual(halves('remote', `${scheme}://?mode=domain&value=x.y`), [
+        'web x.y',
+        `${domain} 127.0.0.1:${port}`,
+      ])
+    }
+  })
+})
+
+/** What is said of a wrong one. */
+function complaint(use: ShortUse, text: string): string {
+  try {
+    take(use, text)
+  } catch (error) {
+    assert.ok(error instanceof Error && 'code' in error, text)
+    assert.equal(error.code, 'PROXY_ERR_SPEC', text)
+    return error.message
+  }
+  return assert.fail(`${text} is taken`)
+}
+
 test('a SPEC as an object shows no password, however it is printed', async () => {
   const { inspect } = await import('node:util')
   const spec = take('local', 'tcp://ssh:hunter2@:1')
