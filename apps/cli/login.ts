@@ -1,12 +1,13 @@
 import { generateKeyPairSync } from 'node:crypto'
 import { resolve } from 'node:path'
-import { deriveCredential, ProxyError } from '../../lib/core/index.ts'
+import { dialHandshake, HANDSHAKE_TIMEOUT, withDeadline } from '../../lib/core/handshake.ts'
+import { type Credential, deriveCredential, ProxyError } from '../../lib/core/index.ts'
 import { createNode } from '../../lib/create-node.ts'
 import { createPolicy } from '../../lib/policy/policy.ts'
 import { keepSecret, secretFileFor } from '../../lib/store/secrets.ts'
 import { command, type Runnable, reportError } from '../common/command.ts'
 import { stateFolder } from '../common/identity.ts'
-import { askSecret, givenSecret, SECRET_FLAGS } from '../common/secret.ts'
+import { askSecret, SECRET_FLAGS } from '../common/secret.ts'
 import { DIAL_FLAGS } from '../common/transport-flags.ts'
 import { keepLogin } from '../node/login.ts'
 import { planServers, type ServerPlan } from '../node/plan.ts'
@@ -41,7 +42,7 @@ const login: Runnable = command({
     if (plan === undefined) return 1
     const state = stateFolder(values.state)
     const { name } = plan.place
-    const secret = (await givenSecret(values)) ?? (await askSecret(`Secret of ${name}: `))
+    const secret = plan.secret ?? (await askSecret(`Secret of ${name}: `))
     if (secret === undefined) {
       throw new ProxyError('PROXY_ERR_SECRET', `the secret of ${name} is missing: give --uuid-file or SYMPORT_UUID`)
     }
@@ -61,7 +62,13 @@ const login: Runnable = command({
 export default login
 
 /** Connects once; answers why that does not work. */
-async function tryLogin({ place, id, name }: ServerPlan, secret: string): Promise<ProxyError | undefined> {
+async function tryLogin(plan: ServerPlan, secret: string): Promise<ProxyError | undefined> {
+  const { place, id, name } = plan
+  try {
+    if (name !== undefined && (await isEnrolled(place, await deriveCredential(secret, name)))) return undefined
+  } catch (error) {
+    return ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
+  }
   let done: (problem: ProxyError | undefined) => void = () => {}
   const tried = new Promise<ProxyError | undefined>((resolve) => {
     done = resolve
@@ -69,7 +76,7 @@ async function tryLogin({ place, id, name }: ServerPlan, secret: string): Promis
   await using _node = await createNode({
     dial: (options) => place.dial(options),
     server: place.name,
-    ...{ secret, credential: deriveCredential(secret, name), id, name },
+    ...{ secret, id },
     // One of its own: this is no second instance of the node that may run here.
     identity: generateKeyPairSync('ed25519').privateKey,
     domains: [],
@@ -80,6 +87,23 @@ async function tryLogin({ place, id, name }: ServerPlan, secret: string): Promis
     },
   })
   return await tried
+}
+
+/**
+ * Whether the server knows a node of this name and secret. That is known before hello, which would make this one a second
+ * instance of a node that may run: it would be turned away, or take that one's place.
+ */
+async function isEnrolled(place: ServerPlan['place'], credential: Credential): Promise<boolean> {
+  const link = await place.dial({ signal: AbortSignal.timeout(HANDSHAKE_TIMEOUT) })
+  try {
+    await withDeadline(link, {}, (reader) => dialHandshake(link, reader, credential))
+    return true
+  } catch (error) {
+    if (error instanceof ProxyError && error.code === 'PROXY_ERR_REFUSED') return false
+    throw error
+  } finally {
+    link.destroy()
+  }
 }
 
 function usage(message: string): ProxyError {

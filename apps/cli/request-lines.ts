@@ -6,10 +6,12 @@ export interface RequestLinesOptions {
   /** Whether it is a terminal that colours are good for. */
   readonly color: boolean
   readonly write: (text: string) => void
+  /** Whether the reader has taken so little that more would pile up. Default: never. */
+  readonly isFull?: (() => boolean) | undefined
 }
 
-/** Lines in one second that are for people; nobody reads more, and they hold up what they are about. */
-const MOST = 200
+/** Lines in one second: nobody reads more, and they hold up what they are about. */
+const MOST = { people: 200, json: 5000 }
 const SECOND = 1000
 const PATH_LENGTH = 60
 const STATUS_COLORS: ReadonlyMap<number, number> = new Map([
@@ -26,6 +28,7 @@ export class RequestLines {
   #soon: NodeJS.Immediate | undefined
   #since = Number.NEGATIVE_INFINITY
   #count = 0
+  #more = 0
 
   constructor(options: RequestLinesOptions) {
     this.#options = options
@@ -33,13 +36,21 @@ export class RequestLines {
 
   readonly add = (request: SeenRequest): void => {
     const { json, color } = this.#options
-    const line = json ? jsonLine(request) : this.#admits() ? plainLine(request, color) : undefined
-    if (line === undefined) return
-    this.#text += `${line}\n`
-    this.#soon ??= setImmediate(() => this.flush())
+    if (!this.#admits()) {
+      this.#more++
+      return
+    }
+    this.#text += `${json ? jsonLine(request) : plainLine(request, color)}\n`
+    this.#soon ??= setImmediate(() => this.#write())
   }
 
+  /** Writes what is left, and how many lines were left out last: nothing comes any more that it would be told with. */
   flush(): void {
+    this.#tellMore()
+    this.#write()
+  }
+
+  #write(): void {
     clearImmediate(this.#soon)
     this.#soon = undefined
     const text = this.#text
@@ -48,14 +59,22 @@ export class RequestLines {
   }
 
   #admits(): boolean {
+    const { json, isFull } = this.#options
+    if (isFull?.()) return false
     const now = performance.now()
     if (now - this.#since > SECOND) {
-      if (this.#count > MOST) this.#text += `... and ${this.#count - MOST} more\n`
+      this.#tellMore()
       this.#since = now
       this.#count = 0
     }
     this.#count++
-    return this.#count <= MOST
+    return this.#count <= (json ? MOST.json : MOST.people)
+  }
+
+  #tellMore(): void {
+    const more = this.#more
+    if (more > 0) this.#text += this.#options.json ? `{"more":${more}}\n` : `... and ${more} more\n`
+    this.#more = 0
   }
 }
 

@@ -32,7 +32,7 @@ export interface PublishedOptions {
   readonly times: { readonly drainTimeout: number } & Pick<NodeOptions, 'keepalive' | 'resumeTimeout'>
 }
 
-/** No later try will do better. */
+/** No later try will do better; of what has been good before the operator may think better again. */
 const WRONG: ReadonlySet<string> = new Set(['PROXY_ERR_REFUSED', 'PROXY_ERR_ID_TAKEN', 'PROXY_ERR_TLS'])
 /** The server will be another one soon. */
 const PASSES: ReadonlySet<string> = new Set(['PROXY_ERR_DRAINING', 'PROXY_ERR_CLOSED', 'PROXY_ERR_REPLACED'])
@@ -40,6 +40,8 @@ const PASSES: ReadonlySet<string> = new Set(['PROXY_ERR_DRAINING', 'PROXY_ERR_CL
 const MAY_COME_BACK: ReadonlySet<string> = new Set(['PROXY_ERR_LISTEN_FAILED', 'PROXY_ERR_NAME_TAKEN'])
 /** How long the target may take to answer at the start, in ms. */
 const FIRST_LOOK = 3000
+/** Bytes of lines that a reader may leave. */
+const MOST_UNREAD = 262_144
 const SCHEMES = ['http', 'https', 'tcp', 'udp']
 
 /** Publishes a target until it is stopped, or cannot. Answers the exit status. */
@@ -51,15 +53,17 @@ export async function runPublished(plan: ReadyPlan, options: PublishedOptions): 
   warnExposed(log, state.path, options.exposed || key.exposed)
   const onTerminal = process.stdout.isTTY === true
   const write = (text: string): void => void process.stdout.write(text)
+  // A pipe that nobody reads costs lines, and neither the tunnel nor memory without end.
+  const isFull = (): boolean => process.stdout.writableLength > MOST_UNREAD
   const color = onTerminal && process.env.NO_COLOR === undefined && process.env.TERM !== 'dumb'
-  const lines = new RequestLines({ json, color, write })
+  const lines = new RequestLines({ json, color, write, isFull })
   const isWeb = listen.Addr.startsWith('http')
   const plain = createDomains({ onWarning: (text) => log.warn(text) })
   const domains = isWeb ? withWatch(plain, target.forward, lines) : plain
 
   const start = new AbortController()
   void lookAtTarget(target, plain, start.signal, log)
-  const published = new Published(plan, { target, json, onTerminal, write, log })
+  const published = new Published({ target, host: plan.place.host, json, onTerminal, write, log })
   const node = await createNode({
     dial: (dialOptions) => plan.place.dial(dialOptions),
     server: plan.place.name,
@@ -96,8 +100,10 @@ async function lookAtTarget(
   if (problem !== undefined) log.warn(`the target does not answer yet: ${problem}`)
 }
 
-interface PublishedContext {
-  readonly target: PublishTarget
+export interface PublishedContext {
+  readonly target: Pick<PublishTarget, 'name'>
+  /** Where the node has found the server. */
+  readonly host: string
   readonly json: boolean
   readonly onTerminal: boolean
   readonly write: (text: string) => void
@@ -105,17 +111,15 @@ interface PublishedContext {
 }
 
 /** What becomes of it, as the events of the node tell. */
-class Published {
+export class Published {
   /** Resolves with the reason why there is no going on. */
   readonly failed: Promise<ProxyError>
-  readonly #plan: ReadyPlan
   readonly #context: PublishedContext
   readonly #tell: (event: HubEvent) => void
   #fail: (reason: ProxyError) => void = () => {}
   #url: string | undefined
 
-  constructor(plan: ReadyPlan, context: PublishedContext) {
-    this.#plan = plan
+  constructor(context: PublishedContext) {
     this.#context = context
     this.#tell = logEvents(context.log, 'node', false)
     this.failed = new Promise((resolve) => {
@@ -129,7 +133,7 @@ class Published {
     } else if (event.type === 'listener-failed') {
       if (this.#isFinal(event.reason)) this.#fail(plain(event.reason))
       else this.#tell(event)
-    } else if (event.type === 'retrying' && WRONG.has(event.reason.code)) {
+    } else if (event.type === 'retrying' && this.#isWrong(event.reason)) {
       this.#fail(event.reason)
     } else if (event.type !== 'refused' || event.by === 'here') {
       // What the server refuses is told as what has failed.
@@ -137,14 +141,17 @@ class Published {
     }
   }
 
+  #isWrong({ code }: ProxyError): boolean {
+    return WRONG.has(code) && this.#url === undefined
+  }
+
   #isFinal({ code }: ProxyError): boolean {
     return !PASSES.has(code) && !(this.#url !== undefined && MAY_COME_BACK.has(code))
   }
 
   #onReady(bound: Endpoint): void {
-    const { target, json, onTerminal, write, log } = this.#context
-    const { place } = this.#plan
-    const url = publicUrl(bound, place.host)
+    const { target, host: server, json, onTerminal, write, log } = this.#context
+    const url = publicUrl(bound, server)
     if (url === undefined) {
       this.#fail(new ProxyError('PROXY_ERR_ENDPOINT', 'the server does not say where it is: it may be an older one'))
       return
@@ -156,7 +163,7 @@ class Published {
     else write(onTerminal ? `\n  ${url}  ->  ${target.name}\n\n` : `${url} -> ${target.name}\n`)
     if (!bound.Domain.startsWith('http') || bound.Addr.startsWith(':')) return
     const host = bound.Addr.replace(/:\d+$/, '')
-    void dnsAdvice(host, place.host).then((advice) => advice !== undefined && log.warn(advice))
+    void dnsAdvice(host, server).then((advice) => advice !== undefined && log.warn(advice))
   }
 }
 

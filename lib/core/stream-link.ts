@@ -14,7 +14,12 @@ class StreamLink implements Link {
   readonly transport: string | undefined
   readonly #stream: Duplex
   #waiting = false
+  /** What the sink has not taken yet. The end comes after it. */
   #rest: Uint8Array | undefined
+  #delivering = false
+  #ended = false
+  #closed = false
+  #dropped = false
   #failure: Error | undefined
   #sink: LinkSink | undefined
 
@@ -35,25 +40,51 @@ class StreamLink implements Link {
   start(sink: LinkSink): void {
     this.#sink = sink
     this.#stream.on('data', (chunk: Uint8Array) => this.#deliver(chunk))
-    this.#stream.on('end', () => sink.ended())
-    if (this.#stream.closed) setImmediate(() => sink.closed(this.#failure))
-    else this.#stream.on('close', () => sink.closed(this.#failure))
+    this.#stream.on('end', () => {
+      this.#ended = true
+      this.#tellEnd()
+    })
+    const onClose = (): void => {
+      this.#closed = true
+      if (this.#failure || !this.#isWanted()) this.#rest = undefined
+      this.#tellEnd()
+    }
+    if (this.#stream.closed) setImmediate(onClose)
+    else this.#stream.on('close', onClose)
+  }
+
+  /** After an orderly end what has come is still the sink's. */
+  #isWanted(): boolean {
+    return !this.#dropped && (!this.#stream.destroyed || this.#stream.readableEnded)
   }
 
   #deliver(chunk: Uint8Array): void {
     const sink = this.#sink
     let rest = chunk
-    while (sink && rest.length > 0 && !this.#stream.destroyed) {
+    this.#delivering = true
+    while (sink && rest.length > 0 && this.#isWanted()) {
       const target = sink.buffer?.()
       const landed = target ? rest.subarray(0, target.length) : rest
       target?.set(landed)
       rest = rest.subarray(landed.length)
       if (!sink.received(target ? target.subarray(0, landed.length) : landed)) {
         this.#stream.pause()
-        if (rest.length > 0) this.#rest = rest
-        return
+        if (rest.length > 0 && this.#isWanted()) this.#rest = rest
+        break
       }
     }
+    this.#delivering = false
+  }
+
+  #tellEnd(): void {
+    if (this.#rest) return
+    if (this.#ended && !this.#dropped) {
+      this.#ended = false
+      this.#sink?.ended()
+    }
+    if (!this.#closed) return
+    this.#closed = false
+    this.#sink?.closed(this.#failure)
   }
 
   write(chunks: readonly Uint8Array[]): void {
@@ -73,10 +104,14 @@ class StreamLink implements Link {
   }
 
   resume(): void {
+    // From inside `received` the answer counts.
+    if (this.#delivering) return
     const rest = this.#rest
     this.#rest = undefined
     if (rest) this.#deliver(rest)
-    if (!this.#rest) this.#stream.resume()
+    if (this.#rest) return
+    this.#stream.resume()
+    this.#tellEnd()
   }
 
   end(): void {
@@ -84,6 +119,9 @@ class StreamLink implements Link {
   }
 
   destroy(error?: Error): void {
+    this.#dropped = true
+    this.#rest = undefined
     this.#stream.destroy(error)
+    if (this.#closed) setImmediate(() => this.#tellEnd())
   }
 }

@@ -35,13 +35,10 @@ export class SubLink implements Link {
     const sub = this.#sub
     if (sub.destroyed || sub.writableEnded) return
     const hold = this.#inlet?.hold() ?? false
-    let left = chunks.length
     for (const chunk of chunks) {
-      left--
       const sent = sub.tryWrite(chunk)
       // What has no room waits in the `Duplex`, which tells when the last piece has gone.
-      if (sent < chunk.length)
-        sub.write(sent > 0 ? chunk.subarray(sent) : chunk, left === 0 ? this.#written : undefined)
+      if (sent < chunk.length) sub.write(sent > 0 ? chunk.subarray(sent) : chunk, this.#written)
     }
     if (hold) this.#inlet?.letGo()
     if (this.pending > 0) this.#waiting = true

@@ -117,12 +117,12 @@ export class Publisher implements AsyncDisposable {
       if (plugin) return plugin
       throw new ProxyError('PROXY_ERR_UNKNOWN_DOMAIN', `${name} cannot be listened on here`)
     }
-    const node: Node = { main, policy, find }
-    const listen = (at: Endpoint, context: ListenContext): Promise<Listener> => {
+    const may = async (at: Endpoint): Promise<void> => {
+      await policy.listen(at)
       setAside()
-      return this.#listen(at, context, node)
     }
-    return [...all, { name: PUBLIC, listen }]
+    const node: Node = { main, may, find }
+    return [...all, { name: PUBLIC, listen: (at, context) => this.#listen(at, context, node) }]
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -139,7 +139,12 @@ export class Publisher implements AsyncDisposable {
       listen: async (at, context) => {
         const { host } = parseWeb(at.Addr)
         await this.#claim(host, main)
-        return this.#use(await listen.call(plugin, at, context), host, main)
+        const listener = await listen.call(plugin, at, context)
+        // It may have been granted to another one meanwhile.
+        const denial = this.#denial(host, main)
+        if (!denial) return this.#use(listener, host, main)
+        await listener.close()
+        throw denial
       },
     }
   }
@@ -157,8 +162,7 @@ export class Publisher implements AsyncDisposable {
   /** A name that was granted is its nodes' at once, also where another one has it just now. */
   #endOthers(): void {
     for (const { host, main } of [...this.#used.values()]) {
-      const granted = this.#options.identities?.hostOwners(host) ?? []
-      if (granted.length === 0 || granted.includes(main.peer.credential)) continue
+      if (!this.#denial(host, main)) continue
       main.close(
         new ProxyError('PROXY_ERR_LISTEN_DENIED', `the name ${host} was granted to another node`, { retryable: true }),
       )
@@ -170,6 +174,22 @@ export class Publisher implements AsyncDisposable {
     return domain !== undefined && host.endsWith(`.${domain}`)
   }
 
+  /** Why it is not this node's, if it, or else the name that it is below, was granted to others. */
+  #denial(host: string, main: Registrant): ProxyError | undefined {
+    const { domain } = this.#options
+    const label = domain === undefined ? undefined : labelBelow(host, domain)
+    for (const name of label === undefined ? [] : [host, `${label}.${domain}`]) {
+      const granted = this.#grantedTo(name)
+      if (granted.includes(main.peer.credential)) return undefined
+      if (granted.length > 0) return taken(`name taken: ${name} is granted to another node`)
+    }
+    return undefined
+  }
+
+  #grantedTo(host: string): readonly string[] {
+    return this.#options.identities?.hostOwners(host) ?? []
+  }
+
   /** Whoever has a name has those below it: what they set for it (cookies) holds for the name too. */
   async #claim(host: string, main: Registrant, use?: string): Promise<void> {
     const { domain } = this.#options
@@ -177,12 +197,10 @@ export class Publisher implements AsyncDisposable {
     const label = labelBelow(host, domain)
     if (label === undefined) throw denied(`the names below ${domain} are given one by one, and ${host} is none`)
     const owned = `${label}.${domain}`
-    const granted = this.#options.identities?.hostOwners(host) ?? []
+    const denial = this.#denial(host, main)
+    if (denial) throw denial
     // One further below may have been granted by itself.
-    if (host === owned || granted.length === 0) await this.#claims.claim(owned, main, use)
-    else if (!granted.includes(main.peer.credential)) {
-      throw taken(`name taken: ${host} is granted to another node`)
-    }
+    if (host === owned || this.#grantedTo(host).length === 0) await this.#claims.claim(owned, main, use)
   }
 
   async #listen(at: Endpoint, context: ListenContext, node: Node): Promise<Listener> {
@@ -201,7 +219,7 @@ export class Publisher implements AsyncDisposable {
   async #listenByName(asked: PublicAddress, context: ListenContext, node: Node, domain: string): Promise<Listener> {
     const host = asked.name === undefined ? this.#anyName(asked, node, domain) : `${asked.name}.${domain}`
     try {
-      await node.policy.listen({ Domain: 'web', Addr: host })
+      await node.may({ Domain: 'web', Addr: host })
     } catch (error) {
       if (asked.name !== undefined) throw error
       throw denied(`this server gives no random names: ask for one with --name (${messageOf(error)})`)
@@ -251,7 +269,7 @@ export class Publisher implements AsyncDisposable {
     const bound = (port: number): Endpoint => ({ Domain: asked.kind, Addr: `:${port}` })
     const { port } = asked
     if (port !== undefined) {
-      await node.policy.listen(at(port))
+      await node.may(at(port))
       const listener = await listenOn(plugin, at(port), context).catch((error) => {
         throw isInUse(error)
           ? new ProxyError('PROXY_ERR_LISTEN_FAILED', `port taken: ${port}`, { cause: error })
@@ -262,7 +280,7 @@ export class Publisher implements AsyncDisposable {
     let failure: unknown
     for (const candidate of this.#anyPorts(asked, node)) {
       try {
-        await node.policy.listen(at(candidate))
+        await node.may(at(candidate))
         const listener = await listenOn(plugin, at(candidate), context)
         return boundAs(listener, bound(candidate))
       } catch (error) {
@@ -289,7 +307,8 @@ export class Publisher implements AsyncDisposable {
 
 interface Node {
   readonly main: Registrant
-  readonly policy: Policy
+  /** What is denied sets nobody aside. */
+  may(at: Endpoint): Promise<void>
   /** @throws ProxyError PROXY_ERR_UNKNOWN_DOMAIN */
   find(name: string): DomainPlugin
 }

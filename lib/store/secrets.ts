@@ -1,4 +1,11 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  randomBytes,
+} from 'node:crypto'
 import { ProxyError } from '../core/errors.ts'
 import { makeToken as encodeToken, readToken } from '../core/token.ts'
 import type { StateFolder } from './state-folder.ts'
@@ -85,7 +92,8 @@ export function loadNodeKey(folder: StateFolder): Promise<KeyPair> {
  */
 export async function readSecret(folder: StateFolder, name: string = SECRET_FILE): Promise<KeptSecret | undefined> {
   const file = await folder.read(name)
-  if (file === undefined) return undefined
+  const older = HASHED.exec(name)?.[1]
+  if (file === undefined) return older === undefined ? undefined : await readSecret(folder, older)
   const secret = file.text.replace(/[\r\n]+$/, '')
   if (secret.startsWith('symport_') && readToken(secret) === undefined) {
     throw stateError(`the token in ${folder.file(name)} is damaged: put it back, or delete it`)
@@ -103,9 +111,17 @@ export function keepSecret(folder: StateFolder, secret: string, name: string = S
   return folder.write(name, `${secret}\n`)
 }
 
-/** The file in which a node keeps the secret of a server elsewhere: never the one of a server on this machine. */
+/** Made where `secretFileFor` has to leave out what tells servers apart. Older versions had the name before the hash. */
+const HASHED = /^(secret-for-.*_.*)-[0-9a-f]{16}$/
+
+/**
+ * The file in which a node keeps the secret of a server elsewhere: never the one of a server on this machine, and
+ * another one for each.
+ */
 export function secretFileFor(server: string): string {
-  return `secret-for-${server.replace(/[^A-Za-z0-9.-]+/g, '_')}`
+  const name = `secret-for-${server.replace(/[^A-Za-z0-9.-]+/g, '_')}`
+  if (/^[A-Za-z0-9.-]+(?::[0-9]+)?$/.test(server)) return name
+  return `${name}-${createHash('sha256').update(server).digest('hex').slice(0, 16)}`
 }
 
 /**

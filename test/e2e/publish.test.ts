@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { readFile, stat } from 'node:fs/promises'
+import { readFile, stat, writeFile } from 'node:fs/promises'
 import { createServer, get, type IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
-import { logLine, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
+import { coded, connectNode, logLine, logs, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
 import { runHere } from '../helpers/e2e/here.ts'
 import { startOnTerminal } from '../helpers/e2e/terminal.ts'
 import type { Child } from '../helpers/system/child.ts'
@@ -176,6 +177,27 @@ describe('publishing in one command', { concurrency: 3 }, () => {
     assert.equal(await ask(address, '/a', { host }), '200 site /a')
     const node = await start(stage, ['node', ...state])
     await logLine(node, 'the server', ({ msg }) => msg === 'connected')
+  })
+
+  test('symport login leaves the enrolled node alone that runs, and reads the secret once', {
+    skip: process.platform === 'win32',
+  }, async (t) => {
+    const stage = new Stage(t)
+    const { server, at: address } = await startServer(stage, ['--on-duplicate', 'replace'])
+    const secret = 'the-secret-of-office-5512'
+    const added = await runHere(stage, ['nodes', 'add', 'office', secret, '--state', stage.path('server')])
+    assert.equal(added.status, 0, added.stderr)
+    const node = await connectNode(stage, address, ['--id', 'office'], { state: 'office', secret })
+    const pipe = stage.path('pipe')
+    execFileSync('mkfifo', [pipe])
+    const writing = writeFile(pipe, secret)
+    const args = ['--id', 'office', '--uuid-file', pipe, '--state', stage.path('office')]
+    const { status, stderr } = await runHere(stage, ['login', `tcp://${address.host}:${address.port}`, ...args])
+    assert.equal(status, 0, stderr)
+    await writing
+    await coded(server, 'PROXY_ERR_LINK_LOST')
+    assert.ok(logs(server).every(({ msg }) => !/another instance/.test(msg)))
+    assert.ok(logs(node).every(({ msg }) => !/another instance/.test(msg)))
   })
 
   test('symport login asks on a terminal, and does not show what is typed', async (t) => {

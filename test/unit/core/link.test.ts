@@ -172,6 +172,68 @@ test('a sink that says no gets nothing more until resume, not even the rest of a
   await ended
 })
 
+/** A link over a stream that has ended, and what it tells a sink that takes 3 bytes at a time, and no more until resume. */
+function endedLink(): { link: Link; calls: string[]; first: Promise<void>; closed: Promise<void> } {
+  const stream = new Duplex({ read() {}, write: (_chunk, _encoding, callback) => callback() })
+  stream.push('abcdefgh')
+  stream.push(null)
+  const link = linkFrom(stream)
+  const calls: string[] = []
+  let told = { first: (): void => {}, closed: (): void => {} }
+  const first = new Promise<void>((resolve) => {
+    told = { ...told, first: resolve }
+  })
+  const closed = new Promise<void>((resolve) => {
+    told = { ...told, closed: resolve }
+  })
+  link.start({
+    buffer: () => Buffer.alloc(3),
+    received(bytes) {
+      calls.push(`> ${Buffer.from(bytes)}`)
+      told.first()
+      return false
+    },
+    drained() {},
+    ended: () => void calls.push('ended'),
+    closed(error) {
+      calls.push(`closed ${error}`)
+      told.closed()
+    },
+  })
+  return { link, calls, first, closed }
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+test('the end of a stream, and its close, come after what the sink has not taken yet', async () => {
+  const { link, calls, first, closed } = endedLink()
+  await first
+  link.end()
+  await turn()
+  await turn()
+  assert.deepEqual(calls, ['> abc'])
+  link.resume()
+  assert.deepEqual(calls, ['> abc', '> def'])
+  link.resume()
+  link.resume()
+  await closed
+  assert.deepEqual(calls, ['> abc', '> def', '> gh', 'ended', 'closed undefined'])
+})
+
+test('destroy drops what the sink has not taken, and closes the link, before the stream is closed or after it', async () => {
+  for (const whole of [false, true]) {
+    const { link, calls, first, closed } = endedLink()
+    await first
+    if (whole) link.end()
+    await turn()
+    await turn()
+    link.destroy()
+    link.resume()
+    await closed
+    assert.deepEqual(calls, ['> abc', 'closed undefined'])
+  }
+})
+
 test('pending counts what the stream has not taken, and drained comes once it is 0', async () => {
   let take: () => void = () => {}
   const stream = new Duplex({

@@ -248,6 +248,17 @@ test('pending counts what was not sent, and drained comes once it is 0', async (
   assert.equal(Buffer.concat(host.data).toString(), 'abcdefgh')
 })
 
+test('drained comes also after a write whose last chunk is empty', async () => {
+  const { host, sub, link, sink } = witnessed()
+  host.room = 1
+  link.write([Buffer.from('abc'), Buffer.alloc(0)])
+  assert.equal(link.pending, 2)
+  host.room = 100
+  sub.onWritable(65_536)
+  await turn()
+  assert.deepEqual(sink.calls, ['drained'])
+})
+
 test('a write that goes at once leaves nothing to drain, and its bytes may be used again', async () => {
   const { host, link, sink } = witnessed()
   const bytes = Buffer.from('once')

@@ -226,6 +226,84 @@ test('a name that is granted while another node has it is taken away from that o
   assert.deepEqual(closed, ['shop PROXY_ERR_LISTEN_DENIED'])
 })
 
+/** Ids may be granted hosts while it runs. */
+function granting(): Pick<PublisherOptions, 'identities'> & { grant(...hosts: string[]): Promise<void> } {
+  let tell: (id: string, why: 'added') => void = () => {}
+  const granted = new Set<string>()
+  return {
+    identities: {
+      has: () => true,
+      hostOwners: (host) => (granted.has(host) ? ['office'] : []),
+      portsOf: () => [],
+      onChanged: (listener) => {
+        tell = listener
+        return () => {}
+      },
+    },
+    async grant(...hosts) {
+      for (const host of hosts) granted.add(host)
+      tell('office', 'added')
+      await Promise.resolve()
+    },
+  }
+}
+
+test('with a name that is granted goes all below it, but for what was granted by itself', async (t) => {
+  const { identities, grant } = granting()
+  const { ask } = await bench(t, { identities })
+  const closed: string[] = []
+  for (const Addr of ['a.shop.example.com', '*.shop.example.com', 'a.other.example.com']) {
+    const main = { ...node('a'), close: () => void closed.push(Addr) }
+    await ask(main, { Domain: 'web', Addr })
+  }
+  await grant('shop.example.com')
+  assert.deepEqual(closed, ['a.shop.example.com', '*.shop.example.com'])
+  for (const Addr of ['b.shop.example.com', '*.shop.example.com/x']) {
+    await assert.rejects(ask(node('a'), { Domain: 'web', Addr }), TAKEN, Addr)
+  }
+  await grant('a.other.example.com')
+  assert.equal(closed.at(-1), 'a.other.example.com')
+})
+
+test('a name that is granted while it is being listened on is not had', async (t) => {
+  const { identities, grant } = granting()
+  const web = createWeb()
+  const domains = web.domains.map((plugin) => ({
+    ...plugin,
+    async listen(at: Endpoint, context: ListenContext): Promise<Listener> {
+      if (!plugin.listen) throw new TypeError('it cannot be listened on')
+      const listener = await plugin.listen(at, context)
+      await grant(parseWeb(at.Addr).host.replace(/^a\./, ''))
+      return listener
+    },
+  }))
+  const { ask } = await bench(t, { identities, domains })
+  for (const at of ['http?name=shop', { Domain: 'web', Addr: 'a.mine.example.com' }]) {
+    await assert.rejects(ask(node('a'), at), TAKEN)
+  }
+  assert.deepEqual(web.hosts(), [])
+})
+
+test('a node is set aside when it may listen, and not for what it is denied', async (t) => {
+  const { publisher } = await bench(t)
+  const policy = createPolicy({ dial: 'none', listenPorts: parsePortRanges('1-65535') })
+  let aside = 0
+  const denied = { ...policy, listen: () => Promise.reject(new ProxyError('PROXY_ERR_LISTEN_DENIED', 'no')) }
+  for (const [rules, count] of [
+    [denied, 0],
+    [{ ...policy, listen: () => {} }, 1],
+  ] as const) {
+    const plugin = publisher.domainsFor(node('a'), rules, () => aside++).find(({ name }) => name === 'public')
+    const context: ListenContext = {
+      signal: new AbortController().signal,
+      open: () => Promise.reject(new Error('nobody comes')),
+    }
+    const listened = plugin?.listen?.({ Domain: 'public', Addr: 'http?name=shop' }, context)
+    await listened?.then((listener) => listener.close()).catch(() => {})
+    assert.equal(aside, count)
+  }
+})
+
 test('an owner has 100 names at most: more take the place of those that are not in use', async (t) => {
   const { ask } = await bench(t)
   const main = node('a')

@@ -16,6 +16,7 @@ import {
   makeToken,
   readSecret,
   readToken,
+  secretFileFor,
 } from '../../../lib/store/secrets.ts'
 import { StateFolder } from '../../../lib/store/state-folder.ts'
 
@@ -127,6 +128,33 @@ test('a kept secret is used as it is, without the newline of an editor', async (
   assert.deepEqual(await loadOrMakeSecret(folder), { secret: ' 007 ', made: false, exposed: false })
   await writeFile(folder.file('secret'), 'abc\r\n')
   assert.equal((await readSecret(folder))?.secret, 'abc')
+})
+
+test('each server has a file of its own, and what an older version kept is found', async (t) => {
+  const names = [
+    'h',
+    'h:1',
+    'h-1',
+    'h/1',
+    'h_1',
+    'ws://h/a/b',
+    'ws://h/a_b',
+    'ws://h/a?b',
+    'wss://h/a/b',
+    '[::1]:1',
+    '::1:1',
+  ]
+  const files = names.map(secretFileFor)
+  assert.equal(new Set(files).size, names.length)
+  assert.deepEqual(files.slice(0, 2), ['secret-for-h', 'secret-for-h_1'])
+  for (const file of files) assert.match(file, /^[A-Za-z0-9._-]+$/)
+  const folder = await temporary(t)
+  await keepSecret(folder, 'older', 'secret-for-ws_h_a_b')
+  const [one, other] = [secretFileFor('ws://h/a/b'), secretFileFor('ws://h/a_b')]
+  await keepSecret(folder, 'newer', one)
+  assert.equal((await readSecret(folder, one))?.secret, 'newer')
+  assert.equal((await readSecret(folder, other))?.secret, 'older')
+  assert.equal(await readSecret(folder, secretFileFor('ws://other/')), undefined)
 })
 
 test('an empty secret file, or a token for another key, is an error that says what to do', async (t) => {

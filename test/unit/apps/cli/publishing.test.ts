@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { pino } from 'pino'
 import { dnsAdvice } from '../../../../apps/cli/dns-advice.ts'
 import { readPublishTarget } from '../../../../apps/cli/publish-target.ts'
 import { RequestLines } from '../../../../apps/cli/request-lines.ts'
-import { publicUrl } from '../../../../apps/cli/run-published.ts'
+import { Published, publicUrl } from '../../../../apps/cli/run-published.ts'
 import { parseDomain } from '../../../../apps/common/domain.ts'
+import { ProxyError } from '../../../../lib/core/index.ts'
 import type { SeenRequest } from '../../../../lib/domains/http-watch.ts'
 
 const seen: SeenRequest = { at: new Date(2030, 0, 2, 3, 4, 5), method: 'GET', path: '/cart', status: 200, ms: 12.34 }
@@ -31,10 +33,34 @@ test('a request is a line for people, or an object', () => {
   assert.deepEqual(JSON.parse(told(true, true, [seen])), object)
 })
 
-test('people get at most 200 lines at once; objects are all there', () => {
-  const many = Array.from({ length: 1000 }, () => seen)
-  assert.equal(told(false, false, many).split('\n').length - 1, 200)
-  assert.equal(told(true, false, many).split('\n').length - 1, 1000)
+test('lines in one second are limited, to fewer for people; how many are left out is told at the end too', () => {
+  for (const [json, most, last] of [
+    [false, 200, '... and 7 more'],
+    [true, 5000, '{"more":7}'],
+  ] as const) {
+    const many = Array.from({ length: most }, () => seen)
+    assert.equal(told(json, false, many).split('\n').length - 1, most)
+    const lines = told(json, false, [...many, ...many.slice(0, 7)]).split('\n')
+    assert.equal(lines.length - 1, most + 1)
+    assert.equal(lines.at(-2), last)
+  }
+})
+
+test('what a reader does not take is left out, and told when it does', () => {
+  let [text, full] = ['', true]
+  const write = (more: string): void => {
+    text += more
+  }
+  const lines = new RequestLines({ json: true, color: false, write, isFull: () => full })
+  for (let count = 0; count < 3; count++) lines.add(seen)
+  full = false
+  lines.add(seen)
+  lines.flush()
+  const told = text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  assert.deepEqual([told.length, told[0].more, told[1].path], [2, 3, '/cart'])
 })
 
 test('a missing record of the DNS is named, and nothing where nobody can tell', async () => {
@@ -71,6 +97,23 @@ test('the URL is what the server says, or a port where the node has found it; no
     { Domain: 'http', Addr: 'x'.repeat(1000) },
   ]) {
     assert.equal(publicUrl(at, 'server'), undefined, at.Addr)
+  }
+})
+
+test('a refusal ends it before there was a URL; after that the server may think better of it', async () => {
+  for (const code of ['PROXY_ERR_REFUSED', 'PROXY_ERR_ID_TAKEN', 'PROXY_ERR_TLS'] as const) {
+    for (const was of [false, true]) {
+      const [log, target] = [pino({ level: 'silent' }), { name: 'x' }]
+      const published = new Published({ target, host: 'x', json: false, onTerminal: false, write: () => {}, log })
+      const of = { spec: { Listen: { Domain: 'public', Addr: 'tcp' }, Forward: { Domain: 'tcp', Addr: 'x:1' } } }
+      const at = 'here'
+      const bound = { Domain: 'tcp', Addr: ':9000' }
+      if (was) published.onEvent({ type: 'listener-ready', ...of, bound, at })
+      published.onEvent({ type: 'retrying', reason: new ProxyError(code, 'no'), delay: 60_000 })
+      const going = new ProxyError('PROXY_ERR_UNKNOWN_DOMAIN', 'still there')
+      published.onEvent({ type: 'listener-failed', ...of, reason: going, at })
+      assert.equal((await published.failed).code, was ? going.code : code)
+    }
   }
 })
 
