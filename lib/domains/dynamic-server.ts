@@ -5,18 +5,25 @@ import { formatRemote } from '../sockets/remote.ts'
 import { formatHostPort } from './address.ts'
 import { Gate } from './dynamic-access.ts'
 import { parseDynamic } from './dynamic-address.ts'
+import { sayFarewell } from './dynamic-open.ts'
 import { type Greeting, Greetings } from './greetings.ts'
-import { HttpProxyServer, tooSlow } from './http-proxy-server.ts'
+import { HttpProxyServer, notHere, tooSlow } from './http-proxy-server.ts'
 import { SocketReader } from './socket-reader.ts'
 import { SocksUdp, type SocksUdpOptions } from './socks-udp.ts'
 import { Socks5Server } from './socks5-server.ts'
-import { SOCKS_VERSION } from './socks5-wire.ts'
+import { NO_METHOD, SOCKS_VERSION, SOCKS4_REFUSED, SOCKS4_VERSION } from './socks5-wire.ts'
 
 export interface DynamicOptions extends SocksUdpOptions {
   /** How long a client may take to say what it wants, in ms. Default 10,000. */
   readonly handshakeTimeout?: number | undefined
   /** Clients that have not said it yet, at once; one more takes the place of the oldest, silent ones first. Default 512. */
   readonly handshakes?: number | undefined
+  /** HTTP: how long a client may leave off in the middle of a body, in ms. Default 60,000. */
+  readonly bodyTimeout?: number | undefined
+  /** HTTP: how long a target may leave an upgrade without any answer, in ms. Default 60,000. */
+  readonly upgradeTimeout?: number | undefined
+  /** HTTP: how long a client may leave its answer unread, in ms; noticed within twice that. Default 300,000. */
+  readonly unreadTimeout?: number | undefined
   /** Hears what an operator should know, as that others can read the password file. */
   readonly onWarning?: ((text: string) => void) | undefined
 }
@@ -54,11 +61,13 @@ class DynamicServer {
 
   constructor(domain: string, context: ListenContext, gate: Gate | undefined, options: DynamicOptions) {
     const { handshakeTimeout = 10_000, handshakes = 512 } = options
+    const { bodyTimeout = 60_000, upgradeTimeout = 60_000, unreadTimeout = 300_000 } = options
+    const timeouts = { head: handshakeTimeout, body: bodyTimeout, upgrade: upgradeTimeout, unread: unreadTimeout }
     this.#domain = domain
     this.#greetings = new Greetings(handshakes, handshakeTimeout)
     this.#udp = new SocksUdp(context, options)
     this.#socks = new Socks5Server(context, gate, this.#udp)
-    this.#http = new HttpProxyServer(context, gate, handshakeTimeout)
+    this.#http = new HttpProxyServer(context, gate, timeouts)
   }
 
   accept(socket: Socket): void {
@@ -85,13 +94,21 @@ class DynamicServer {
     const reader = new SocketReader(socket)
     const [first = 0] = await reader.peek(1)
     const onRequest = (): void => this.#greetings.remove(greeting)
+    const speaksHttp = isLetter(first)
     if (this.#domain !== 'http' && first === SOCKS_VERSION) {
       await this.#socks.serve({ socket, remote, reader, onRequest })
-    } else if (this.#domain === 'http' || (this.#domain === 'mixed' && isLetter(first))) {
+    } else if (first === SOCKS4_VERSION) {
+      sayFarewell(socket, SOCKS4_REFUSED)
+    } else if (first === SOCKS_VERSION || (this.#domain === 'socks5' && !speaksHttp)) {
+      sayFarewell(socket, NO_METHOD)
+    } else if (this.#domain === 'socks5') {
+      notHere(socket)
+    } else if (this.#domain === 'http' || speaksHttp) {
       greeting.onLate = tooSlow
       reader.putBack()
       await this.#http.serve({ socket, remote, onRequest })
     } else {
+      // Nothing that could be said would be understood.
       socket.destroy()
     }
   }

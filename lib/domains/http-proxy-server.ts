@@ -6,6 +6,7 @@ import { serveAgain } from '../sockets/requests.ts'
 import type { Gate } from './dynamic-access.ts'
 import { type Failure, failureOf, openTcp, sayFarewell, takeOver, type Visitor } from './dynamic-open.ts'
 import { endToEnd, type ForwardRequest, type Refusal, readAuthority, readRequest } from './http-proxy-request.ts'
+import { cutUnread } from './unread.ts'
 import { reasonOf } from './web-headers.ts'
 import type { Upstream } from './web-upstream.ts'
 
@@ -30,6 +31,10 @@ const BAD_ANSWER: Refusal = { status: 502, text: 'The target answered with somet
 const NOT_HTTP: Refusal = { status: 400, text: 'This is no request of HTTP/1.1.' }
 const TOO_LARGE: Refusal = { status: 431, text: 'The headers of the request are too large.' }
 const TOO_SLOW: Refusal = { status: 408, text: 'This proxy has waited too long for a request.' }
+
+const STALLED: Refusal = { status: 408, text: 'This proxy has waited too long for the rest of the request.' }
+const NO_ANSWER: Refusal = { status: 504, text: 'The target did not answer in time.' }
+const NO_HTTP_HERE: Refusal = { status: 400, text: 'This is a SOCKS5 proxy, not an HTTP proxy.' }
 
 const REFUSALS: Readonly<Record<Failure, Refusal>> = {
   denied: { status: 403, text: 'The other side of the tunnel does not allow this target.' },
@@ -57,6 +62,18 @@ export interface HttpVisitor extends Visitor {
   onRequest(): void
 }
 
+/** How long a client or a target may take, in ms. */
+export interface HttpTimeouts {
+  /** For the headers of a request. */
+  readonly head: number
+  /** Between two pieces of a body. */
+  readonly body: number
+  /** Until an upgrade is answered. */
+  readonly upgrade: number
+  /** Before anything of an answer is read. */
+  readonly unread: number
+}
+
 /** What is loaded for the first client. */
 interface Loaded {
   readonly server: Server
@@ -74,7 +91,7 @@ interface Kept {
 export class HttpProxyServer {
   readonly #context: ListenContext
   readonly #gate: Gate | undefined
-  readonly #timeout: number
+  readonly #timeouts: HttpTimeouts
   readonly #visitors = new WeakMap<Duplex, HttpVisitor>()
   /** Answers that are not finished yet. */
   readonly #answers = new WeakMap<Duplex, Set<ServerResponse>>()
@@ -82,11 +99,10 @@ export class HttpProxyServer {
   #loaded: Promise<Loaded> | undefined
   #closed = false
 
-  /** `timeout`: how long the headers of a request may take, in ms. */
-  constructor(context: ListenContext, gate: Gate | undefined, timeout: number) {
+  constructor(context: ListenContext, gate: Gate | undefined, timeouts: HttpTimeouts) {
     this.#context = context
     this.#gate = gate
-    this.#timeout = timeout
+    this.#timeouts = timeouts
   }
 
   /** Nothing has been read from the socket that is not back in it. */
@@ -111,16 +127,16 @@ export class HttpProxyServer {
     ])
     const server = createServer({
       maxHeaderSize: LONGEST_HEAD,
-      headersTimeout: this.#timeout,
-      // An upload takes as long as it takes.
+      headersTimeout: this.#timeouts.head,
+      // An upload takes as long as it takes, while it moves.
       requestTimeout: 0,
       keepAliveTimeout: KEEP_ALIVE,
-      connectionsCheckingInterval: Math.ceil(this.#timeout / 4),
+      connectionsCheckingInterval: Math.ceil(this.#timeouts.head / 4),
     })
     // Their size is bounded; beyond a number the others would be left out, and nobody told.
     server.maxHeadersCount = 0
     const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
-      this.#onRequest(request, response).catch(() => request.socket.destroy())
+      this.#onRequest(request, response).catch(() => response.destroy())
     }
     server.on('request', onRequest)
     // It is the target that says whether it wants the content.
@@ -270,7 +286,7 @@ export class HttpProxyServer {
       const isHttp = !codeOf(error).startsWith('HPE_')
       if (outgoing.reusedSocket && isHttp) {
         // It had been closed meanwhile, most likely.
-        this.#forwardAlone(visitor, request, response, asked).catch(() => request.socket.destroy())
+        this.#forwardAlone(visitor, request, response, asked).catch(() => response.destroy())
       } else {
         answer(request, response, isHttp ? REFUSALS[failureOf(error)] : BAD_ANSWER)
       }
@@ -328,13 +344,16 @@ export class HttpProxyServer {
       answer(request, response, BAD_REQUEST)
       return
     }
+    const awaited = head !== undefined || asked.content !== undefined
+    const watch = awaited ? this.#watch(request, response, outgoing, head !== undefined) : undefined
     response.once('close', () => {
+      watch?.stop()
       if (!response.writableFinished) sub.destroy()
     })
     let answered = false
     outgoing.on('error', (error) => {
       // Then the answer is what counts, and it tells by itself whether all of it has come.
-      if (answered) return
+      if (answered || response.writableEnded) return
       const problem = REFUSALS[failureOf(error)]
       answer(request, response, codeOf(error).startsWith('HPE_') ? BAD_ANSWER : problem)
       sub.destroy()
@@ -345,9 +364,11 @@ export class HttpProxyServer {
     })
     outgoing.on('response', (incoming) => {
       answered = true
+      if (watch) incoming.on('data', watch.moved)
       this.#passBack(request, response, incoming, () => sub.destroy())
     })
     outgoing.on('upgrade', (incoming, _socket, early) => {
+      answered = true
       if (head === undefined) {
         sub.destroy()
         return answer(request, response, BAD_ANSWER)
@@ -358,12 +379,47 @@ export class HttpProxyServer {
       outgoing.end()
       return
     }
+    if (watch) request.on('data', watch.moved)
     // The client may wait with its content for what the target says to that.
     outgoing.flushHeaders()
     pipeline(request, outgoing, (error) => {
       // The client went in the middle of it.
       if (error && !request.complete) sub.destroy()
     })
+  }
+
+  /**
+   * Gives a request up that waits for more of its body, or for an answer to an upgrade, while nothing moves. `moved`
+   * is to be called when something does.
+   */
+  #watch(
+    request: IncomingMessage,
+    response: ServerResponse,
+    outgoing: ClientRequest,
+    upgrade: boolean,
+  ): { moved(): void; stop(): void } {
+    const timeouts = this.#timeouts
+    const giveUp = (): void => {
+      // It may be the target that does not read.
+      if (!upgrade && outgoing.writableNeedDrain) {
+        timer.refresh()
+        return
+      }
+      answer(request, response, upgrade ? NO_ANSWER : STALLED)
+      outgoing.destroy()
+    }
+    const timer = setTimeout(giveUp, upgrade ? timeouts.upgrade : timeouts.body).unref()
+    let over = false
+    const stop = (): void => {
+      over = true
+      clearTimeout(timer)
+    }
+    if (upgrade) outgoing.once('upgrade', stop).once('response', stop)
+    else request.once('end', stop)
+    const moved = (): void => {
+      if (!over) timer.refresh()
+    }
+    return { moved, stop }
   }
 
   async #ask(
@@ -414,8 +470,11 @@ export class HttpProxyServer {
       release(false)
       return
     }
+    const stop = cutUnread(response, this.#timeouts.unread)
     pipeline(incoming, response, (error) => {
-      if (error) request.socket.destroy()
+      stop()
+      // Not by way of the request: it has no socket any more once its own pipeline has failed.
+      if (error) response.destroy()
       release(!error)
     })
   }
@@ -445,9 +504,14 @@ export function tooSlow(socket: Socket): void {
   refuse(socket, TOO_SLOW)
 }
 
+/** Tells a client that speaks HTTP where nobody else does. */
+export function notHere(socket: Socket): void {
+  refuse(socket, NO_HTTP_HERE)
+}
+
 function answer(request: IncomingMessage, response: ServerResponse, { status, text }: Refusal): void {
   if (response.headersSent) {
-    request.socket.destroy()
+    response.destroy()
     return
   }
   // What is still on its way of a request that nobody wants must not be taken for another one.

@@ -5,12 +5,11 @@ import { type Failure, failureOf, openTcp, sayFarewell, takeOver, type Visitor }
 import { formatTarget } from './dynamic-target.ts'
 import type { SocketReader } from './socket-reader.ts'
 import type { SocksUdp } from './socks-udp.ts'
-import { addressLength, encodeReply, Reply, readAddress, SOCKS_VERSION } from './socks5-wire.ts'
+import { addressLength, encodeReply, NO_METHOD, Reply, readAddress, SOCKS_VERSION } from './socks5-wire.ts'
 
 /** RFC 1928, section 3. */
 const NO_AUTHENTICATION = 0
 const PASSWORD = 2
-const NO_METHOD = 0xff
 /** RFC 1929. */
 const PASSWORD_VERSION = 1
 const ADMITTED = Buffer.from([PASSWORD_VERSION, 0])
@@ -71,20 +70,14 @@ export class Socks5Server {
     }
   }
 
-  /** Answers whether the client may go on. */
+  /** Its version has been looked at. Answers whether the client may go on. */
   async #greet(reader: SocketReader, socket: Socket): Promise<boolean> {
-    const [version] = await reader.peek(1)
-    // Another version, or no SOCKS at all: nothing that could be said would be understood.
-    if (version !== SOCKS_VERSION) {
-      socket.destroy()
-      return false
-    }
     const [, count = 0] = await reader.peek(2)
     await reader.peek(2 + count)
     const methods = reader.take(2 + count).subarray(2)
     const method = this.#gate ? PASSWORD : NO_AUTHENTICATION
     if (!methods.includes(method)) {
-      sayFarewell(socket, Buffer.from([SOCKS_VERSION, NO_METHOD]))
+      sayFarewell(socket, NO_METHOD)
       return false
     }
     socket.write(Buffer.from([SOCKS_VERSION, method]))

@@ -3,6 +3,13 @@ import { formatTarget } from './dynamic-target.ts'
 /** RFC 1928. */
 export const SOCKS_VERSION = 5
 
+/** To a greeting: no acceptable methods (section 3). */
+export const NO_METHOD: Buffer = Buffer.from([SOCKS_VERSION, 0xff])
+
+export const SOCKS4_VERSION = 4
+/** What SOCKS4 says: request rejected or failed, and an address that means nothing. */
+export const SOCKS4_REFUSED: Buffer = Buffer.from([0, 91, 0, 0, 0, 0, 0, 0])
+
 /** What becomes of a request (section 6). */
 export const Reply = {
   succeeded: 0,

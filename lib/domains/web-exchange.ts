@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import { join, linkFrom } from '../core/index.ts'
 import { SubConnection } from '../core/sub-connection.ts'
 import type { Origin } from '../sockets/requests.ts'
+import { cutUnread } from './unread.ts'
 import { hasBody, headersToTarget, headersToVisitor, isChunked, reasonOf, trailersOf } from './web-headers.ts'
 import { type PageStatus, sendPage, statusFor } from './web-pages.ts'
 import { targetPath, type WebSite, type WebTarget } from './web-routes.ts'
@@ -12,6 +13,8 @@ import type { Upstream, UpstreamRequest } from './web-upstream.ts'
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 /** How long a body may still come when all is answered, in ms: its sender may read the answer only then. */
 const LINGER = 30_000
+/** How long an answer may be left unread, in ms. */
+const UNREAD = 300_000
 /** Ways to log in that hold for a connection, and not for a request. */
 const PER_CONNECTION = /(?:^|,)\s*(?:NTLM|Negotiate)\b/i
 
@@ -124,6 +127,7 @@ export class Exchange {
       return
     }
     // The head alone, if nothing comes with it: some targets speak later.
+    response.once('close', cutUnread(response, UNREAD))
     setImmediate(() => {
       if (!response.writableEnded && !response.destroyed) response.flushHeaders()
     })

@@ -6,6 +6,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { WebSocket, WebSocketServer } from 'ws'
 import { ProxyError } from '../../lib/core/index.ts'
 import { httpProxy } from '../../lib/domains/http-proxy.ts'
@@ -633,4 +634,90 @@ test('no second request reaches a target through one whose length is told in two
     stage.asked.length = 0
   }
   assert.ok((outcomes.get('400') ?? 0) > 60, JSON.stringify([...outcomes]))
+})
+
+test('a client that leaves off in the middle of a body meets a deadline, and so does its target', async () => {
+  await using silent = await program()
+  await using slow = await site((request, response) => void request.on('end', () => response.end('at last')))
+  await using begun = await site((_, response) => void response.write('the beginning'))
+  await using stage = await dynamicStage('http', { bodyTimeout: 200 })
+  const head = (place: string, more: string): string =>
+    `POST http://${place}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${more}\r\n\r\n`
+  const place = `127.0.0.1:${silent.port}`
+  const trickling = async (): Promise<string> => {
+    const socket = await stage.client()
+    const got = readToClose(socket)
+    socket.write(head(slow.place, 'Content-Length: 8'))
+    // For longer than the deadline, all in all.
+    for (let sent = 0; sent < 8; sent++) {
+      await sleep(50)
+      socket.write('x')
+    }
+    return (await soon(got, 'what trickles')).toString()
+  }
+  const [trickled, cut, ...refused] = await Promise.all([
+    trickling(),
+    say(stage.port, `${head(begun.place, 'Content-Length: 9')}12345`),
+    say(stage.port, head(place, 'Content-Length: 9')),
+    say(stage.port, `${head(place, 'Content-Length: 9')}12345`),
+    say(stage.port, `${head(place, 'Transfer-Encoding: chunked')}5\r\nhel`),
+    say(stage.port, head(place, 'Content-Length: 9\r\nExpect: 100-continue')),
+  ])
+  assert.match(trickled ?? '', /^HTTP\/1\.1 200 [\s\S]*at last$/)
+  // The rest of an answer that has begun does not come, and the client can tell.
+  assert.match(cut ?? '', /^HTTP\/1\.1 200 [\s\S]*the beginning\r\n$/)
+  for (const answer of refused) assert.match(answer, /^HTTP\/1\.1 408 Request Timeout\r\n[\s\S]*\r\n\r\n[^\n]+\n$/)
+  await nothingLeft(stage.near, stage.exit)
+})
+
+test('a target that is lost in the middle of both bodies takes the client with it, and nobody else', async () => {
+  await using target = await program((socket) => {
+    socket.once('data', () => {
+      socket.write('HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nthe beginning')
+      setTimeout(() => socket.resetAndDestroy(), 20)
+    })
+  })
+  await using stage = await dynamicStage('http')
+  const place = `127.0.0.1:${target.port}`
+  const request = `POST http://${place}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n`
+  for (let round = 0; round < 2; round++) {
+    assert.match(await say(stage.port, request), /^HTTP\/1\.1 200 OK\r\n[\s\S]*the beginning$/)
+  }
+  await nothingLeft(stage.near, stage.exit)
+})
+
+test('an upgrade that the target leaves without an answer meets a deadline, and what is answered does not', async () => {
+  await using silent = await program()
+  await using target = await site((_, response) => void setTimeout(() => response.end('late'), 200))
+  await using stage = await dynamicStage('http', { upgradeTimeout: 100, bodyTimeout: 100 })
+  const ask = (place: string, more: string): Promise<string> =>
+    say(stage.port, `GET http://${place}/ HTTP/1.1\r\nHost: x\r\nConnection: ${more}\r\n\r\n`)
+  const upgrade = 'Upgrade\r\nUpgrade: websocket'
+  const [unanswered, plain] = await Promise.all([
+    ask(`127.0.0.1:${silent.port}`, upgrade),
+    ask(target.place, 'close\r\nAuthorization: Basic eDp5'),
+  ])
+  assert.match(
+    unanswered ?? '',
+    /^HTTP\/1\.1 504 Gateway Timeout\r\n[\s\S]*\r\n\r\nThe target did not answer in time\.\n$/,
+  )
+  assert.match(plain ?? '', /^HTTP\/1\.1 200 [\s\S]*late$/)
+  await nothingLeft(stage.near, stage.exit)
+})
+
+test('a client that does not read its answer is cut off, and one that waits for its target is not', async () => {
+  const page = pattern(16_000_000)
+  await using target = await site((request, response) => {
+    if (request.url === '/large') response.end(page)
+    else setTimeout(() => response.end('late'), 300)
+  })
+  await using stage = await dynamicStage('http', { unreadTimeout: 100 })
+  const socket = await stage.client()
+  socket.write(`GET http://${target.place}/large HTTP/1.1\r\nHost: x\r\n\r\n`)
+  const late = await say(stage.port, `GET http://${target.place}/late HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+  assert.match(late, /^HTTP\/1\.1 200 [\s\S]*late/)
+  // Cut off means that the rest never comes.
+  await soon(nothingLeft(stage.near, stage.exit), 'what it had asked for')
+  const got = await soon(readToClose(socket), 'the end')
+  assert.ok(got.length < page.length)
 })

@@ -163,22 +163,36 @@ test('without anybody at the other side the reply says so', async () => {
   }
 })
 
-test('SOCKS4, HTTP and noise are closed without a word', async () => {
-  await using stage = await dynamicStage('socks5')
-  for (const said of [
-    Buffer.from([4, 1, 0, 80, 127, 0, 0, 1, 0]),
-    Buffer.from('GET / HTTP/1.1\r\n\r\n'),
-    Buffer.of(0),
-  ]) {
-    const socket = await stage.client()
-    socket.write(said)
-    assert.equal((await soon(readToClose(socket), `${said[0]}`)).length, 0)
-  }
-  await using both = await dynamicStage('mixed')
-  for (const first of [0, 4, 6, 0x16, 0x20, 0x40, 0x5b, 0x7b, 0x80, 0xff]) {
-    const socket = await both.client()
-    socket.write(Buffer.of(first, 1, 0))
-    assert.equal((await soon(readToClose(socket), `${first}`)).length, 0)
+test('who speaks another protocol is refused in its own words, as far as it has any', async () => {
+  const socks4 = Buffer.from([4, 1, 0, 80, 127, 0, 0, 1, 0])
+  const refused4 = /^005b0{12}$/
+  const noMethod = /^05ff$/
+  const notHttp = /^HTTP\/1\.1 400 Bad Request\r\n[\s\S]*\r\n\r\nThis is a SOCKS5 proxy, not an HTTP proxy\.\n$/
+  const noise = [0, 6, 0x16, 0x20, 0x40, 0x5b, 0x7b, 0x80, 0xff].map((first) => Buffer.of(first, 1, 0))
+  const cases = {
+    socks5: [
+      [socks4, refused4],
+      [Buffer.of(4), refused4],
+      [Buffer.from('GET / HTTP/1.1\r\n\r\n'), notHttp],
+      [Buffer.from('CONNECT target.test:80 HTTP/1.1\r\n\r\n'), notHttp],
+      ...noise.map((bytes) => [bytes, noMethod] as const),
+    ],
+    mixed: [[socks4, refused4], ...noise.map((bytes) => [bytes, /^$/] as const)],
+    http: [
+      [socks4, refused4],
+      [Buffer.from([5, 1, 0]), noMethod],
+      ...noise.map((bytes) => [bytes, /^HTTP\/1\.1 400 Bad Request\r\n/] as const),
+    ],
+  } as const
+  for (const domain of ['socks5', 'mixed', 'http'] as const) {
+    await using stage = await dynamicStage(domain)
+    for (const [said, expected] of cases[domain]) {
+      const socket = await stage.client()
+      socket.write(said)
+      const got = await soon(readToClose(socket), `${domain} ${said[0]}`)
+      assert.match(got.toString(got[0] === 0x48 ? 'latin1' : 'hex'), expected, `${domain} ${said.toString('latin1')}`)
+    }
+    assert.deepEqual(stage.asked, [])
   }
 })
 
