@@ -204,7 +204,9 @@ test('requests that disagree about their length are refused, or reach the target
     }),
   )
   for (const [name, start, answers] of outcomes) {
-    assert.match(start, /^(?:|HTTP\/1\.1 (?:200|400|408))$/, name)
+    // Two are one request to everybody; of one the end never comes.
+    const status = ['te-underscore', 'cl-leading-zero'].includes(name) ? 200 : name === 'chunk-overflow' ? 408 : 400
+    assert.equal(start, `HTTP/1.1 ${status}`, name)
     assert.ok(answers <= 1, name)
   }
   assert.ok(reached.length > 0)
