@@ -1,3 +1,4 @@
+import { ProxyError } from '../../lib/core/errors.ts'
 import type { Acme, AcmeEvent } from '../../lib/store/acme.ts'
 import { type Certificates, chainCertificates } from '../../lib/store/certificates.ts'
 import type { StateFolder } from '../../lib/store/state-folder.ts'
@@ -49,8 +50,11 @@ export async function openHttps(options: HttpsOptions): Promise<Https> {
     import('../../lib/transports/acme-answers.ts'),
   ])
   const { domain, isName, log } = options
+  const { directory, email, verify } = settings
+  if (verify.by === 'pin') throw new ProxyError('PROXY_ERR_USAGE', 'an ACME directory is not verified by a pin')
   const acme: Acme = await openAcme(options.state, {
-    ...settings,
+    ...{ directory, email, verify },
+    own: domain,
     isName: (name) => name === domain || isName(name),
     onEvent: (event) => tell(log, settings, event),
   })

@@ -199,7 +199,8 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
           ...{ flags, path: flags.config, config },
           setMappings: (requests) => running.mappings.setConfigured(requests),
           prepare(next, file) {
-            const as = wsp && (file.wsp ?? {})
+            // What has become a file of symport's own has none of wsp's generosity, at once.
+            const as = wsp && (file.wsp ?? { allow: [] })
             const rules = policyOf(next, { own, wsp: as, domain })
             const nextPorts = allowedPorts(next)
             const nextReach = as && wspReachText(wspAllow(next, as), next['allow-names'])
@@ -223,7 +224,8 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   if (admin.address !== undefined) log.info({ address: admin.address }, 'admin API ready')
   onHangUp(log, async () => {
     await certificates.reload()
-    await https.retry()
+    // A disk that is full must not keep the configuration from being read.
+    await https.retry().catch(problemsTo(log))
     if (!reload) return { changes: [], restart: [] }
     return await admin.audit.record({ by: 'reload', action: 'config.reload', subject: '' }, reload, problemsTo(log))
   })

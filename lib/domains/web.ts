@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { type Endpoint, type ListenContext, type Listener, ProxyError } from '../core/index.ts'
+import { Lazy } from '../sockets/lazy.ts'
 import type { OnRequest, OnUpgrade } from '../sockets/requests.ts'
 import type { Domain } from './domain.ts'
 import { parseWeb, readWeb } from './web-address.ts'
@@ -29,17 +30,17 @@ export interface Web {
 /** The web port's names: `[host][/path]`, each of one listener. Nothing that serves requests is loaded before the first. */
 export function createWeb(options: WebOptions = {}): Web {
   const routes = new WebRoutes()
-  let serving: Promise<WebServing> | undefined
+  const serving = new Lazy<WebServing>(async () => {
+    const { WebServing } = await import('./web-serving.ts')
+    return new WebServing(routes, options)
+  })
   let closed = false
-  const load = (): Promise<WebServing> => {
-    serving ??= import('./web-serving.ts').then(({ WebServing }) => new WebServing(routes, options))
-    return serving
-  }
   return {
     domains: [domain('web', routes, []), domain('ws', routes, options.reserved ?? [])],
 
     onRequest(request, response, origin) {
-      load()
+      serving
+        .get()
         .then((serving) => {
           if (closed || request.socket.destroyed) response.destroy()
           else serving.onRequest(request, response, origin)
@@ -50,7 +51,8 @@ export function createWeb(options: WebOptions = {}): Web {
     onUpgrade(request, socket, head, origin) {
       // It is nobody's but ours now, and may break before there is anybody to look.
       socket.on('error', () => {})
-      load()
+      serving
+        .get()
         .then((serving) => {
           if (closed || socket.destroyed) socket.destroy()
           else serving.onUpgrade(request, socket, head, origin)
@@ -65,7 +67,7 @@ export function createWeb(options: WebOptions = {}): Web {
 
     close() {
       closed = true
-      void serving?.then((serving) => serving.close())
+      serving.ifMade((serving) => serving.close())
     },
   }
 }

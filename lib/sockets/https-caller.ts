@@ -2,6 +2,7 @@ import type { ClientRequest, IncomingHttpHeaders, IncomingMessage } from 'node:h
 import type { Agent } from 'node:https'
 import { ProxyError } from '../core/index.ts'
 import { dialError } from './dial.ts'
+import { Lazy } from './lazy.ts'
 import { tlsError, type Verify, verifySettings } from './verify.ts'
 
 /** Bytes of an answer. */
@@ -24,14 +25,18 @@ export interface HttpsAnswer {
   readonly text: string
 }
 
+/** By a pin nothing would be verified here: that takes a look at each connection, which an `Agent` does not give. */
+export type VerifyCaller = Exclude<Verify, { readonly by: 'pin' }>
+
 /** Small requests over HTTPS to somebody whose certificate is verified. No redirect is followed, no proxy asked. */
 export class HttpsCaller {
-  readonly #verify: Verify
-  #agent: Promise<Agent> | undefined
+  readonly #verify: VerifyCaller
+  readonly #agent: Lazy<Agent>
   #closed = false
 
-  constructor(verify: Verify) {
+  constructor(verify: VerifyCaller) {
     this.#verify = verify
+    this.#agent = new Lazy(() => loadAgent(verify))
   }
 
   /** @throws ProxyError PROXY_ERR_DIAL_FAILED, PROXY_ERR_TLS, PROXY_ERR_ABORTED */
@@ -40,7 +45,7 @@ export class HttpsCaller {
       throw new ProxyError('PROXY_ERR_DIAL_FAILED', 'a URL without https:// is not asked')
     }
     const { host } = new URL(url)
-    const [{ request }, agent] = await Promise.all([import('node:https'), this.#loadAgent()])
+    const [{ request }, agent] = await Promise.all([import('node:https'), this.#agent.get()])
     if (signal?.aborted || this.#closed) throw givenUp()
     const sent = { ...headers, ...(body === undefined ? {} : { 'content-length': String(Buffer.byteLength(body)) }) }
     const late = AbortSignal.timeout(TIMEOUT)
@@ -59,16 +64,13 @@ export class HttpsCaller {
 
   close(): void {
     this.#closed = true
-    this.#agent?.then((agent) => agent.destroy()).catch(() => {})
+    this.#agent.ifMade((agent) => agent.destroy())
   }
+}
 
-  #loadAgent(): Promise<Agent> {
-    this.#agent ??= Promise.all([import('node:https'), verifySettings(this.#verify)]).then(
-      ([{ Agent }, settings]) =>
-        new Agent({ keepAlive: true, maxSockets: MOST_SOCKETS, minVersion: 'TLSv1.2', ...settings }),
-    )
-    return this.#agent
-  }
+async function loadAgent(verify: VerifyCaller): Promise<Agent> {
+  const [{ Agent }, settings] = await Promise.all([import('node:https'), verifySettings(verify)])
+  return new Agent({ keepAlive: true, maxSockets: MOST_SOCKETS, minVersion: 'TLSv1.2', ...settings })
 }
 
 async function responseOf(ask: () => ClientRequest, body: string | undefined): Promise<IncomingMessage> {

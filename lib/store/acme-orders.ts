@@ -3,8 +3,8 @@ import { generateKeyPair } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Authorization, Client, Order } from 'acme-client'
 import { ProxyError } from '../core/errors.ts'
-import { HttpsCaller } from '../sockets/https-caller.ts'
-import type { Verify } from '../sockets/verify.ts'
+import { HttpsCaller, type VerifyCaller } from '../sockets/https-caller.ts'
+import { Lazy } from '../sockets/lazy.ts'
 import { CHALLENGE_TYPES, type Challenges, type ChallengeType } from './acme-challenges.ts'
 import {
   AcmeFailure,
@@ -15,16 +15,19 @@ import {
   problemIn,
   readProblem,
   readRetryAfter,
+  type Step,
 } from './acme-problems.ts'
 import type { StateFolder } from './state-folder.ts'
 
 const ACCOUNT_KEY_FILE = 'account-key.pem'
-/** How long a CA may take to look, and then to sign, in ms. */
 const PATIENCE = 60_000
 const FIRST_LOOK = 200
 const LONGEST_BETWEEN_LOOKS = 3000
 /** What the CA finds wrong that looking in another way does not change. */
 const NO_WAY_ROUND = ['dns', 'caa']
+
+/** What a CA answers to an account that it does not know (any more), or whose key is another. */
+const LOST = ['accountDoesNotExist', 'unauthorized']
 
 const NOT_FOUND = 'urn:ietf:params:acme:error:unauthorized'
 
@@ -38,7 +41,7 @@ export interface OrdersOptions {
   /** The URL of the CA's directory (RFC 8555 section 7.1.1). */
   readonly directory: string
   readonly email: string
-  readonly verify: Verify
+  readonly verify: VerifyCaller
   /** Where the account's key is kept. */
   readonly folder: StateFolder
   readonly challenges: Challenges
@@ -46,6 +49,10 @@ export interface OrdersOptions {
   readonly keepAccount: (account: Account | undefined) => Promise<void>
   /** An account is about to be made, which agrees to these terms. */
   readonly onTerms: (url: string | undefined) => void
+  /** Gives up what is under way. */
+  readonly signal: AbortSignal
+  /** How long a CA may take to look, and then to sign, in ms. Default 60,000. */
+  readonly patience?: number | undefined
 }
 
 export interface Issued {
@@ -64,8 +71,9 @@ export interface OrderOptions {
 
 type Acme = typeof import('acme-client')
 
-/** One order, and what became of its last request. */
+/** One order, or the opening of the account, and what became of its last request. */
 interface Call extends OrderOptions {
+  step: Step
   problem: AcmeProblem | undefined
   retryAfter: number | undefined
 }
@@ -74,10 +82,10 @@ interface Call extends OrderOptions {
 export class AcmeOrders {
   readonly #options: OrdersOptions
   readonly #caller: HttpsCaller
-  /** Which order a request belongs to: the client has one way out for all of a process. */
+  /** Whose call a request belongs to: the client has one way out for all of a process. */
   readonly #calls = new AsyncLocalStorage<Call>()
-  #acme: Promise<Acme> | undefined
-  #client: Promise<Client> | undefined
+  readonly #acme = new Lazy<Acme>(() => this.#load())
+  readonly #client = new Lazy<Client>(() => this.#openAccount())
   #eject: (() => void) | undefined
   #closed = false
 
@@ -92,12 +100,7 @@ export class AcmeOrders {
    * @throws AcmeFailure
    */
   async order(name: string, ways: readonly ChallengeType[], { signal, onMissed }: OrderOptions): Promise<Issued> {
-    const call: Call = { signal, onMissed, problem: undefined, retryAfter: undefined }
-    try {
-      return await this.#calls.run(call, () => this.#order(name, ways, call))
-    } catch (error) {
-      throw await this.#failureOf(error, call, name)
-    }
+    return await this.#inCall({ signal, onMissed, step: 'look' }, name, (call) => this.#order(name, ways, call))
   }
 
   close(): void {
@@ -106,8 +109,21 @@ export class AcmeOrders {
     this.#caller.close()
   }
 
+  async #inCall<T>(
+    about: OrderOptions & { readonly step: Step },
+    name: string,
+    act: (call: Call) => Promise<T>,
+  ): Promise<T> {
+    const call: Call = { ...about, problem: undefined, retryAfter: undefined }
+    try {
+      return await this.#calls.run(call, () => act(call))
+    } catch (error) {
+      throw await this.#failureOf(error, call, name)
+    }
+  }
+
   async #order(name: string, ways: readonly ChallengeType[], call: Call): Promise<Issued> {
-    const [acme, client] = await Promise.all([this.#load(), this.#open()])
+    const [acme, client] = await Promise.all([this.#acme.get(), this.#client.get()])
     for (const [i, way] of ways.entries()) {
       try {
         return await this.#orderBy(acme, client, name, way, call)
@@ -120,7 +136,9 @@ export class AcmeOrders {
   }
 
   async #orderBy(acme: Acme, client: Client, name: string, way: ChallengeType, call: Call): Promise<Issued> {
+    call.step = 'order'
     const order = await client.createOrder({ identifiers: [{ type: 'dns', value: name }] })
+    call.step = 'look'
     let by: ChallengeType | undefined
     for (const authorization of await client.getAuthorizations(order)) {
       if (authorization.status === 'valid') continue
@@ -157,7 +175,9 @@ export class AcmeOrders {
     }
     try {
       await client.completeChallenge(challenge)
-      await until(call.signal, `the CA has not looked at ${name} in time`, async () => {
+      // Perhaps it does not get through here, and waits itself; it may in another way.
+      const late = new AcmeFailure(`the CA has not looked at ${name} in time`, { scope: 'name', anotherWay: true })
+      await this.#until(call.signal, late, async () => {
         const [now] = (await client.getAuthorizations(order)).filter(({ url }) => url === authorization.url)
         if (now === undefined || now.status === 'pending') return undefined
         if (now.status === 'valid') return now
@@ -174,7 +194,8 @@ export class AcmeOrders {
 
   async #signed(client: Client, order: Order, name: string, signal: AbortSignal): Promise<Order> {
     let current = order
-    return await until(signal, `the CA has not signed the certificate for ${name} in time`, async () => {
+    const late = new AcmeFailure(`the CA has not signed the certificate for ${name} in time`, { scope: 'name' })
+    return await this.#until(signal, late, async () => {
       if (current.status === 'valid') return current
       if (current.status === 'invalid') {
         throw explain(problemIn('error' in current ? current.error : undefined) ?? { detail: 'invalid' }, name)
@@ -184,20 +205,29 @@ export class AcmeOrders {
     })
   }
 
-  // --- the account ---
-
-  #open(): Promise<Client> {
-    this.#client ??= this.#openAccount()
-    const client = this.#client
-    client.catch(() => {
-      if (this.#client === client) this.#client = undefined
-    })
-    return client
+  /** Looks again and again, ever less often. */
+  async #until<T>(signal: AbortSignal, late: AcmeFailure, look: () => Promise<T | undefined>): Promise<T> {
+    const end = performance.now() + (this.#options.patience ?? PATIENCE)
+    for (let wait = FIRST_LOOK; ; wait = Math.min(wait * 1.5, LONGEST_BETWEEN_LOOKS)) {
+      const found = await look()
+      if (found !== undefined) return found
+      if (performance.now() > end) throw late
+      await delay(wait, undefined, { signal })
+    }
   }
 
-  async #openAccount(): Promise<Client> {
+  // --- the account ---
+
+  /** For all orders that wait for it: it is no part of the one that came first, and what is wrong with it concerns all. */
+  #openAccount(): Promise<Client> {
+    const { signal, patience = PATIENCE } = this.#options
+    const about = { signal: AbortSignal.any([signal, AbortSignal.timeout(patience)]), step: 'account' } as const
+    return this.#inCall(about, '', () => this.#makeClient())
+  }
+
+  async #makeClient(): Promise<Client> {
     const { directory, email, account, keepAccount, onTerms } = this.#options
-    const acme = await this.#load()
+    const acme = await this.#acme.get()
     const accountKey = await this.#accountKey()
     const kept = account()
     const contact = [`mailto:${email}`]
@@ -214,19 +244,21 @@ export class AcmeOrders {
   }
 
   async #accountKey(): Promise<string> {
-    const { folder } = this.#options
-    if (!(await folder.read(ACCOUNT_KEY_FILE))) await folder.create(ACCOUNT_KEY_FILE, await newKey())
+    const { folder, account, keepAccount } = this.#options
+    if (!(await folder.read(ACCOUNT_KEY_FILE))) {
+      // Nobody gets into an account without its key. Forgotten first: no crash may leave it beside another one's.
+      if (account()) await keepAccount(undefined)
+      await folder.create(ACCOUNT_KEY_FILE, await newKey())
+    }
     return (await folder.read(ACCOUNT_KEY_FILE))?.text ?? ''
   }
 
   // --- how it asks ---
 
-  #load(): Promise<Acme> {
-    this.#acme ??= import('acme-client').then(({ default: acme }) => {
-      this.#throughCaller(acme)
-      return acme
-    })
-    return this.#acme
+  async #load(): Promise<Acme> {
+    const { default: acme } = await import('acme-client')
+    this.#throughCaller(acme)
+    return acme
   }
 
   /**
@@ -267,14 +299,15 @@ export class AcmeOrders {
       return new AcmeFailure(message, { scope: 'ca', cause: error })
     }
     if (call.problem) {
-      if (kindOf(call.problem) === 'accountDoesNotExist') {
-        this.#client = undefined
+      const { step, retryAfter } = call
+      if (LOST.includes(kindOf(call.problem) ?? '')) {
+        this.#client.forget()
         await this.#options.keepAccount(undefined).catch(() => {})
       }
-      return explain(call.problem, name, { retryAfter: call.retryAfter, cause: error })
+      return explain(call.problem, name, { step, retryAfter, cause: error })
     }
     // The client keeps the directory for a day, whatever it is.
-    this.#client = undefined
+    this.#client.forget()
     return notUnderstood(error)
   }
 }
@@ -286,17 +319,6 @@ export function waysFrom(
 ): readonly ChallengeType[] {
   if (known === undefined || !ways.includes(known)) return ways
   return [known, ...ways.filter((way) => way !== known)]
-}
-
-/** Looks again and again, ever less often. */
-async function until<T>(signal: AbortSignal, late: string, look: () => Promise<T | undefined>): Promise<T> {
-  const end = performance.now() + PATIENCE
-  for (let wait = FIRST_LOOK; ; wait = Math.min(wait * 1.5, LONGEST_BETWEEN_LOOKS)) {
-    const found = await look()
-    if (found !== undefined) return found
-    if (performance.now() > end) throw new AcmeFailure(late, { scope: 'name' })
-    await delay(wait, undefined, { signal })
-  }
 }
 
 function newKey(): Promise<string> {

@@ -12,10 +12,14 @@ export interface AcmeProblem {
  */
 export type FailureScope = 'ca' | 'name'
 
+/** What a CA was asked for when it said so: an account, an order, or what follows from that. */
+export type Step = 'account' | 'order' | 'look'
+
 interface FailureDetails {
   readonly cause?: unknown
   readonly retryAfter?: number | undefined
   readonly anotherWay?: boolean | undefined
+  readonly perhapsName?: boolean | undefined
 }
 
 /** Why a certificate could not be had, for people, and what that is about. */
@@ -25,12 +29,15 @@ export class AcmeFailure extends ProxyError {
   readonly retryAfter: number | undefined
   /** It may be otherwise if the CA looks in another way. */
   readonly anotherWay: boolean
+  /** Of `ca`: it may have to do with this one name all the same. */
+  readonly perhapsName: boolean
 
   constructor(message: string, about: FailureDetails & { readonly scope: FailureScope }) {
     super('PROXY_ERR_ACME', message, { cause: about.cause, retryable: true })
     this.scope = about.scope
     this.retryAfter = about.retryAfter
     this.anotherWay = about.anotherWay ?? false
+    this.perhapsName = about.perhapsName ?? false
   }
 }
 
@@ -67,17 +74,33 @@ const MEANINGS: Readonly<Record<string, (name: string) => readonly [FailureScope
   accountDoesNotExist: () => ['ca', 'the CA does not know the account any more; another one is made'],
 }
 
+/** The same where the CA does not say it of a name at which it has looked, but of what it is asked for. */
+function meaningAt(step: Step, kind: string): readonly [FailureScope, string] | undefined {
+  if (kind === 'unauthorized') return ['ca', 'the CA does not accept the account']
+  if (step === 'look') return undefined
+  if (kind === 'rateLimited') return ['ca', "the CA's limit is reached"]
+  if (kind === 'malformed' && step === 'account') return ['ca', 'the CA does not accept the account']
+  return undefined
+}
+
 function elsewhere(name: string): string {
   return `something else answers at ${name}: its address in the DNS must be this server's, and a proxy in front must pass the CA on`
 }
 
-/** What a problem means, for people, with what the CA itself says. */
-export function explain(problem: AcmeProblem, name: string, about: FailureDetails = {}): AcmeFailure {
-  const kind = kindOf(problem)
-  const known = kind !== undefined && Object.hasOwn(MEANINGS, kind) ? MEANINGS[kind] : undefined
-  const [scope, meaning] = known?.(name) ?? (['ca', 'the CA has a problem'] as const)
+/** What a problem means, for people, with what the CA itself says. Without `step` it is what came of a look at the name. */
+export function explain(
+  problem: AcmeProblem,
+  name: string,
+  { step, ...about }: FailureDetails & { readonly step?: Step | undefined } = {},
+): AcmeFailure {
+  const kind = kindOf(problem) ?? ''
+  const known = Object.hasOwn(MEANINGS, kind) ? MEANINGS[kind] : undefined
+  const [scope, meaning] = (step && meaningAt(step, kind)) ?? known?.(name) ?? (['ca', 'the CA has a problem'] as const)
   const said = clean(problem.detail ?? problem.type ?? '')
-  return new AcmeFailure(said === '' ? meaning : `${meaning} (the CA says: ${said})`, { scope, ...about })
+  // CAs have limits for all of an account, and for a name: they do not say which.
+  const perhapsName = step === 'order' && kind === 'rateLimited'
+  const message = said === '' ? meaning : `${meaning} (the CA says: ${said})`
+  return new AcmeFailure(message, { scope, perhapsName, ...about })
 }
 
 /** The CA has said nothing that is wrong, and nothing that makes sense either. */

@@ -60,7 +60,10 @@ const STATE: v.GenericSchema<unknown, AcmeState> = v.object({
 export class AcmeStore {
   readonly folder: StateFolder
   readonly #file: JsonFile<AcmeState>
-  readonly #names: Map<string, AcmeName>
+  #index: { readonly of: readonly AcmeName[]; readonly names: ReadonlyMap<string, AcmeName> } = {
+    of: [],
+    names: new Map(),
+  }
 
   /** @throws ProxyError PROXY_ERR_STATE */
   static async open(folder: StateFolder, directory: string): Promise<AcmeStore> {
@@ -71,7 +74,6 @@ export class AcmeStore {
   private constructor(folder: StateFolder, file: JsonFile<AcmeState>) {
     this.folder = folder
     this.#file = file
-    this.#names = new Map(file.value.names.map((entry) => [entry.name, entry]))
   }
 
   get state(): AcmeState {
@@ -79,7 +81,14 @@ export class AcmeStore {
   }
 
   get names(): Iterable<AcmeName> {
-    return this.#names.values()
+    return this.state.names
+  }
+
+  /** Made again whenever the state is another one, also if that is the one from before what could not be written. */
+  get #names(): ReadonlyMap<string, AcmeName> {
+    const { names } = this.state
+    if (this.#index.of !== names) this.#index = { of: names, names: new Map(names.map((entry) => [entry.name, entry])) }
+    return this.#index.names
   }
 
   nameOf(name: string): AcmeName {
@@ -87,41 +96,41 @@ export class AcmeStore {
   }
 
   /**
-   * Keeps what is said about a name, and what else changes with it.
+   * Keeps what is said about a name, and what else changes with it. If it cannot be written, all is as before.
    *
    * @throws ProxyError PROXY_ERR_STATE
    */
   async change(now: number, name: AcmeName | undefined, rest: Partial<AcmeState> = {}): Promise<void> {
+    const names = new Map(this.#names)
     if (name) {
       const isEmpty = name.certificate === undefined && name.trouble === undefined && name.missed === undefined
-      if (isEmpty) this.#names.delete(name.name)
-      else this.#names.set(name.name, name)
+      if (isEmpty) names.delete(name.name)
+      else names.set(name.name, name)
     }
-    const next = { ...this.#file.value, ...rest }
+    const next = { ...this.state, names: [...names.values()], ...rest }
     await this.#file.change({
       ...next,
       orders: next.orders.filter((at) => at > now - HOUR && at <= now),
       first: next.first.filter((at) => at > now - WEEK && at <= now),
-      names: [...this.#names.values()],
     })
   }
 
   /** What has failed may be tried at once; that it has failed before is not forgotten. */
   async forgive(now: number): Promise<void> {
-    for (const [name, entry] of this.#names) {
-      if (entry.trouble) this.#names.set(name, { ...entry, trouble: { ...entry.trouble, again: 0 } })
-    }
-    await this.change(now, undefined, { trouble: undefined })
+    const names = this.state.names.map((entry) =>
+      entry.trouble ? { ...entry, trouble: { ...entry.trouble, again: 0 } } : entry,
+    )
+    await this.change(now, undefined, { names, trouble: undefined })
   }
 
-  /** The kept certificate of a name; undefined if it is lost, or no good. */
+  /**
+   * The kept certificate of a name; undefined if it is lost, or no good.
+   *
+   * @throws ProxyError PROXY_ERR_STATE if it cannot be read now, which says nothing about it
+   */
   async read(name: string): Promise<Identity | undefined> {
-    try {
-      const file = await this.folder.read(fileOf(name))
-      return file && (await this.check(name, file.text))
-    } catch {
-      return undefined
-    }
+    const file = await this.folder.read(fileOf(name))
+    return file && (await this.check(name, file.text).catch(() => undefined))
   }
 
   /** What TLS makes of a key and a chain. Throws if they are not what they should be. */
@@ -147,9 +156,13 @@ export class AcmeStore {
     for (const file of await readdir(this.folder.path).catch(() => [])) {
       const name = /^cert-(.*)\.pem$/.exec(file)?.[1]
       if (name === undefined || this.#names.get(name)?.certificate) continue
-      const [leaf] = (await this.read(name))?.chain ?? []
-      if (leaf) await this.change(now, { ...this.nameOf(name), certificate: lifeOf(leaf) })
-      else await this.remove(name)
+      try {
+        const [leaf] = (await this.read(name))?.chain ?? []
+        if (leaf) await this.change(now, { ...this.nameOf(name), certificate: lifeOf(leaf) })
+        else await this.remove(name)
+      } catch {
+        // Another start may be able to read it; it is not deleted unseen.
+      }
     }
   }
 }

@@ -1,6 +1,6 @@
 import type { SecureContext } from 'node:tls'
 import { ProxyError } from '../core/errors.ts'
-import type { Verify } from '../sockets/verify.ts'
+import type { VerifyCaller } from '../sockets/https-caller.ts'
 import { Challenges, type ChallengeType } from './acme-challenges.ts'
 import { AcmeOrders, waysFrom } from './acme-orders.ts'
 import { AcmeFailure } from './acme-problems.ts'
@@ -18,6 +18,10 @@ const FIRST_PAUSE = MINUTE
 const LONGEST_PAUSE = DAY
 /** The same if nothing works with the CA: that is not the fault of names, and costs nobody a limit. */
 const LONGEST_CA_PAUSE = HOUR
+/** Of the orders in an hour, how many may be for names that have no certificate: nodes make up such names. */
+const SHARE_OF_NEW = 3 / 4
+/** Of those who wait, how many may do so for one name. */
+const SHARE_OF_ONE = 1 / 4
 /** Let's Encrypt lets five looks at one name fail in an hour. */
 const MOST_MISSED = 5
 /** How long an expired certificate of a name that is gone is kept. */
@@ -58,13 +62,15 @@ export interface AcmeOptions {
   /** For whom the account is. Giving it agrees to the terms of the CA. */
   readonly email: string
   /** Whose certificate the directory has to show. Default: one that this machine trusts. */
-  readonly verify?: Verify | undefined
+  readonly verify?: VerifyCaller | undefined
   /** Whether a name is served here. For others nothing is ever ordered. */
   readonly isName: (name: string) => boolean
+  /** The server's own name: orders for others cannot take away what it needs. */
+  readonly own?: string | undefined
   readonly onEvent?: ((event: AcmeEvent) => void) | undefined
   /** How the CA is to look, the first first. Default: `tls-alpn-01` (port 443), then `http-01` (port 80). */
   readonly ways?: readonly ChallengeType[] | undefined
-  /** Orders in an hour. Default 20. */
+  /** Orders in an hour. Default 20; a quarter of them is for renewals and the server's own name alone. */
   readonly perHour?: number | undefined
   /** Certificates for names that had none, in a week. Default 45: Let's Encrypt's limit for a domain is 50. */
   readonly perWeek?: number | undefined
@@ -72,7 +78,7 @@ export interface AcmeOptions {
   readonly atOnce?: number | undefined
   /** How long somebody who asks for a name waits for its first certificate, in ms. Default 20,000. */
   readonly patience?: number | undefined
-  /** How many may wait. Default 64. */
+  /** How many may wait, a quarter of them for one name. Default 64. */
   readonly mostWaiting?: number | undefined
   readonly clock?: Clock | undefined
   /** From 0 up to 1. */
@@ -124,7 +130,8 @@ class Ordering implements Acme {
   readonly #underWay = new Map<string, Promise<void>>()
   /** How much sooner than all the same a name is renewed, as a share of its life. */
   readonly #sooner = new Map<string, number>()
-  #waiting = 0
+  /** How many wait, by name. */
+  readonly #waiting = new Map<string, number>()
   #toldLimit = 0
   /** As in the state, also if that cannot be written. */
   #caTrouble: Trouble | undefined
@@ -141,6 +148,7 @@ class Ordering implements Acme {
       account: () => store.state.account,
       keepAccount: (account) => store.change(this.#clock.now(), undefined, { account }),
       onTerms: (url) => this.#tell({ type: 'terms', url }),
+      signal: this.#closing.signal,
     })
     this.#plan()
   }
@@ -156,10 +164,10 @@ class Ordering implements Acme {
       this.want(name)
       const order = this.#underWay.get(name) ?? this.#turnFor(name)
       const left = end - performance.now()
-      if (!order || left <= 0 || this.#waiting >= (this.#options.mostWaiting ?? 64)) return undefined
-      this.#waiting++
+      if (!order || left <= 0 || !this.#mayWait(name)) return undefined
+      this.#wait(name, 1)
       await within(left, order)
-      this.#waiting--
+      this.#wait(name, -1)
     }
   }
 
@@ -185,7 +193,9 @@ class Ordering implements Acme {
     const now = this.#clock.now()
     const { certificate, trouble } = this.#store.nameOf(name)
     if (certificate && certificate.to > now) return true
-    return isCertifiable(name) && !trouble && !this.#caTrouble && !this.#limit({ name }, now)
+    if (!isCertifiable(name) || this.#caTrouble) return false
+    // An order is kept as a failure from its beginning, and counted.
+    return this.#underWay.has(name) || (!trouble && !this.#limit({ name }, now))
   }
 
   async retry(): Promise<void> {
@@ -230,16 +240,34 @@ class Ordering implements Acme {
     return waits ? Promise.race(this.#underWay.values()) : undefined
   }
 
-  #limit({ certificate }: AcmeName, now: number): { readonly reason: string; readonly again: number } | undefined {
+  #mayWait(name: string): boolean {
+    const { mostWaiting = 64 } = this.#options
+    const all = [...this.#waiting.values()].reduce((sum, count) => sum + count, 0)
+    return all < mostWaiting && (this.#waiting.get(name) ?? 0) < Math.ceil(mostWaiting * SHARE_OF_ONE)
+  }
+
+  #wait(name: string, more: 1 | -1): void {
+    const count = (this.#waiting.get(name) ?? 0) + more
+    if (count === 0) this.#waiting.delete(name)
+    else this.#waiting.set(name, count)
+  }
+
+  #limit(
+    { name, certificate }: AcmeName,
+    now: number,
+  ): { readonly reason: string; readonly again: number } | undefined {
     const { perHour = 20, perWeek = 45 } = this.#options
     const { orders, first } = this.#store.state
     const inHour = orders.filter((at) => at > now - HOUR && at <= now)
     const inWeek = first.filter((at) => at > now - 7 * DAY && at <= now)
-    if (inHour.length >= perHour) {
-      return { reason: `${inHour.length} certificates were ordered within an hour`, again: (inHour[0] ?? now) + HOUR }
+    // Renewals are not what CAs limit by domain; and whoever makes up names must not keep them from what they need.
+    const isNew = !certificate && name !== this.#options.own
+    const most = isNew ? Math.ceil(perHour * SHARE_OF_NEW) : perHour
+    if (inHour.length >= most) {
+      const oldest = inHour.at(-most) ?? now
+      return { reason: `${inHour.length} certificates were ordered within an hour`, again: oldest + HOUR }
     }
-    // Renewals are not what CAs limit by domain.
-    if (certificate || inWeek.length < perWeek) return undefined
+    if (!isNew || inWeek.length < perWeek) return undefined
     return { reason: `${inWeek.length} names got their first within a week`, again: (inWeek[0] ?? now) + 7 * DAY }
   }
 
@@ -317,8 +345,12 @@ class Ordering implements Acme {
     const oldest = missed.length >= MOST_MISSED ? (missed[0] ?? now) + HOUR : 0
     const again = Math.max(mine.again, now + wait, oldest)
     if (ofCa) this.#caTrouble = { ...mine, again }
+    // The others first then: one name that the CA does not want must not hold up all again and again.
+    const behind = Math.min(again + Math.max(0, trouble.again - now), now + LONGEST_PAUSE + HOUR)
+    const mayBeName = failure instanceof AcmeFailure && failure.perhapsName
+    const ofName = { ...entry, missed, ...(mayBeName ? { trouble: { ...trouble, again: behind } } : {}) }
     const kept = ofCa
-      ? this.#store.change(now, { ...entry, missed }, { trouble: { ...mine, again } })
+      ? this.#store.change(now, ofName, { trouble: { ...mine, again } })
       : this.#store.change(now, { ...entry, missed, trouble: { ...mine, again } })
     // If that cannot be written, what was kept before the order holds.
     await kept.catch(() => {})
@@ -378,10 +410,16 @@ class Ordering implements Acme {
     if (!certificate || certificate.to <= this.#clock.now()) return undefined
     const reading = this.#identities.get(name) ?? this.#store.read(name)
     this.#identities.set(name, reading)
-    const identity = await reading
-    // Its file was damaged or deleted: as if there had never been one.
-    if (!identity && this.#identities.get(name) === reading) await this.#forget(name, this.#clock.now())
-    return identity
+    try {
+      const identity = await reading
+      // Its file was damaged or deleted: as if there had never been one.
+      if (!identity && this.#identities.get(name) === reading) await this.#forget(name, this.#clock.now())
+      return identity
+    } catch {
+      // As when too many files are open: the next who asks may have it.
+      if (this.#identities.get(name) === reading) this.#identities.delete(name)
+      return undefined
+    }
   }
 
   #tellLimit(name: string, { reason, again }: { reason: string; again: number }): void {

@@ -12,8 +12,9 @@ export interface AcmeAnswers {
 }
 
 const PROTOCOL = 'acme-tls/1'
-/** A CA looks from a few places at once. */
+/** A CA looks from a few places at once, at a few names. */
 const MOST_AT_ONCE = 64
+const MOST_OF_ONE = 16
 const TIMEOUT = 10_000
 
 /** Whether this is a CA that looks, or somebody who does as if. No visitor is. */
@@ -21,14 +22,26 @@ export function isAcmeHello({ alpn }: ClientHello): boolean {
   return alpn.length === 1 && alpn[0] === PROTOCOL
 }
 
-/** For `route` of the one port: takes what comes from a CA that looks at a name just now, and nothing else. */
+/**
+ * For `route` of the one port: takes what comes from a CA that looks at a name just now, and nothing else. A CA is done in
+ * a moment; so of too many it is the one that has taken longest that has to go, of the same address first.
+ */
 export function acmeRoute(answers: AcmeAnswers): (hello: ClientHello, socket: Socket) => boolean {
-  let open = 0
+  /** With the addresses, the oldest first. */
+  const open = new Map<Socket, string | undefined>()
   return (hello, socket) => {
     const context = isAcmeHello(hello) && hello.serverName !== undefined ? answers.forName(hello.serverName) : undefined
-    if (!context || open >= MOST_AT_ONCE) return false
-    open++
-    socket.once('close', () => open--)
+    if (!context) return false
+    const address = socket.remoteAddress
+    const ofOne = [...open].filter(([, other]) => other === address).map(([other]) => other)
+    const oldest =
+      ofOne.length >= MOST_OF_ONE ? ofOne[0] : open.size >= MOST_AT_ONCE ? open.keys().next().value : undefined
+    if (oldest) {
+      open.delete(oldest)
+      oldest.destroy()
+    }
+    open.set(socket, address)
+    socket.once('close', () => open.delete(socket))
     show(socket, context).catch(() => socket.destroy())
     return true
   }

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { WebSocketServer } from 'ws'
 import type { Link } from '../core/index.ts'
+import { Lazy } from '../sockets/lazy.ts'
 import { type OnRequest, type OnUpgrade, type Origin, serveAgain } from '../sockets/requests.ts'
 import type { WebSocketLink } from './websocket-link.ts'
 
@@ -46,8 +47,8 @@ export class Web {
   readonly #visits = new WeakMap<Duplex, WebVisit>()
   /** The last answer on a connection. */
   readonly #answers = new WeakMap<Duplex, ServerResponse>()
-  #server: Promise<Server> | undefined
-  #upgrading: Promise<Upgrading> | undefined
+  readonly #server = new Lazy<Server>(() => this.#load())
+  readonly #upgrading = new Lazy<Upgrading>(loadUpgrading)
   #closed = false
 
   constructor(options: WebOptions) {
@@ -55,8 +56,7 @@ export class Web {
   }
 
   async serve(socket: Socket, visit: WebVisit): Promise<void> {
-    this.#server ??= this.#load()
-    const server = await this.#server
+    const server = await this.#server.get()
     if (socket.destroyed || this.#closed) return
     this.#visits.set(socket, visit)
     server.emit('connection', socket)
@@ -64,7 +64,7 @@ export class Web {
 
   close(): void {
     this.#closed = true
-    void this.#server?.then((server) => server.close())
+    this.#server.ifMade((server) => server.close())
   }
 
   async #load(): Promise<Server> {
@@ -133,8 +133,7 @@ export class Web {
   }
 
   async #onWebSocket(request: IncomingMessage, socket: Duplex, head: Buffer, visit: WebVisit): Promise<void> {
-    this.#upgrading ??= loadUpgrading()
-    const { server, WebSocketLink } = await this.#upgrading
+    const { server, WebSocketLink } = await this.#upgrading.get()
     if (socket.destroyed || this.#closed) return void socket.destroy()
     const { remote, secure } = visit.originOf(request)
     server.handleUpgrade(request, socket, head, (ws) => {

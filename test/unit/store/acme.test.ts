@@ -1,15 +1,21 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { readdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
+import { createSecureContext } from 'node:tls'
 import { type Acme, type AcmeEvent, type AcmeOptions, type Clock, openAcme } from '../../../lib/store/acme.ts'
+import { Challenges } from '../../../lib/store/acme-challenges.ts'
+import { AcmeOrders } from '../../../lib/store/acme-orders.ts'
 import { AcmeFailure, explain, readRetryAfter } from '../../../lib/store/acme-problems.ts'
+import { AcmeStore } from '../../../lib/store/acme-state.ts'
 import { StateFolder } from '../../../lib/store/state-folder.ts'
-import { acmeRequests, isAcmeHello } from '../../../lib/transports/acme-answers.ts'
+import { acmeRequests, acmeRoute, isAcmeHello } from '../../../lib/transports/acme-answers.ts'
 import { Identity } from '../../helpers/transports/authority.ts'
 import { serveWeb } from '../../helpers/transports/servers.ts'
 
@@ -27,6 +33,7 @@ class StillClock implements Clock {
 }
 
 interface Bench {
+  readonly directory: string
   readonly folder: StateFolder
   readonly clock: StillClock
   readonly events: AcmeEvent[]
@@ -41,7 +48,7 @@ interface Bench {
 type Answer = (path: string, response: ServerResponse, request: IncomingMessage) => void
 
 /** A CA that answers as it is told, and up to then as one should. */
-async function bench(t: TestContext, answer: Answer): Promise<Bench> {
+async function bench(t: TestContext, answer: Answer, onAccount?: Answer | undefined): Promise<Bench> {
   const { cert, key } = await authority
   const asked: string[] = []
   const port = await serveWeb(t, {
@@ -55,6 +62,8 @@ async function bench(t: TestContext, answer: Answer): Promise<Bench> {
         response.end(JSON.stringify(Object.fromEntries(urls)))
       } else if (path === '/newNonce') {
         response.end()
+      } else if (path === '/newAccount' && onAccount) {
+        onAccount(path, response, request)
       } else if (path === '/newAccount') {
         response.writeHead(201, { location: `https://127.0.0.1:${port}/account` }).end('{}')
       } else {
@@ -86,7 +95,7 @@ async function bench(t: TestContext, answer: Answer): Promise<Bench> {
     new Promise((resolve) => {
       heard = resolve
     })
-  return { folder, clock, events, open, asked, next }
+  return { directory: `https://127.0.0.1:${port}/dir`, folder, clock, events, open, asked, next }
 }
 
 function refuse(response: ServerResponse, type: string, detail: string, headers: Record<string, string> = {}): void {
@@ -147,14 +156,63 @@ test('a name that the CA refuses is tried again after a minute, then two, up to 
 
 test('a CA that says how long to wait is believed, up to a day', async (t) => {
   const after = ['7200', '99999999']
-  const { open, events, clock } = await bench(t, (_, response) =>
+  const { open, events, clock, asked } = await bench(t, (_, response) =>
     refuse(response, 'rateLimited', 'too many', { 'retry-after': after.shift() ?? '' }),
   )
   const acme = await open()
   await acme.contextFor('a.example.com')
   assert.equal(pauseOf(events[0], clock), 2 * HOUR)
+  clock.time += 2 * HOUR - 1
+  await acme.contextFor('b.example.com')
+  assert.equal(asked.filter((path) => path === '/newOrder').length, 1, 'for no name: it does not say for which')
+  clock.time += 1
+  await acme.contextFor('a.example.com')
+  assert.equal(events.length, 1, 'others go first')
   await acme.contextFor('b.example.com')
   assert.equal(pauseOf(events[1], clock), 24 * HOUR)
+})
+
+test('what is wrong with the account is told to all orders that wait for it, and is the fault of none', async (t) => {
+  const problems: [string, RegExp, number][] = [
+    ['invalidContact', /^the CA does not take the address of --acme-email/, MINUTE],
+    ['unauthorized', /^the CA does not accept the account \(the CA says: no\)/, 2 * MINUTE],
+    ['malformed', /^the CA does not accept the account/, 4 * MINUTE],
+    ['rateLimited', /^the CA's limit is reached/, 2 * HOUR],
+  ]
+  let kind = ''
+  const { open, events, clock } = await bench(
+    t,
+    () => {},
+    (_, response) => refuse(response, kind, 'no', kind === 'rateLimited' ? { 'retry-after': '7200' } : {}),
+  )
+  const acme = await open()
+  for (const [next, message, pause] of problems) {
+    kind = next
+    events.length = 0
+    await Promise.all(['a.example.com', 'b.example.com'].map((name) => acme.contextFor(name)))
+    const reasons = events.map((event) => (event.type === 'failed' ? event.reason.message : ''))
+    assert.equal(reasons.length, 2)
+    for (const reason of reasons) assert.match(reason, message)
+    assert.equal(pauseOf(events[0], clock), pause)
+    clock.time += pause
+  }
+})
+
+test('an account whose key is lost is made anew, as is one that the CA does not accept', async (t) => {
+  const kinds = ['caa', 'caa', 'unauthorized', 'caa']
+  const { open, asked, clock, folder } = await bench(t, (_, response) => refuse(response, kinds.shift() ?? '', ''))
+  const accounts = (): number => asked.filter((path) => path === '/newAccount').length
+  await (await open()).contextFor('a.example.com')
+  const [own = ''] = await readdir(folder.path)
+  await rm(join(folder.path, own, 'account-key.pem'))
+  const acme = await open()
+  await acme.contextFor('b.example.com')
+  assert.equal(accounts(), 2)
+  await acme.contextFor('c.example.com')
+  assert.equal(accounts(), 2, 'it is kept')
+  clock.time += MINUTE
+  await acme.contextFor('d.example.com')
+  assert.equal(accounts(), 3)
 })
 
 test('a CA that cannot be asked is left alone for all names, and none of them is blamed', async (t) => {
@@ -241,6 +299,65 @@ test('orders are limited by the hour, and so many at once', async (t) => {
   assert.equal(asked.filter((path) => path === '/newOrder').length, 4)
 })
 
+test('names without a certificate leave a quarter of the orders to renewals and the name of the server', async (t) => {
+  const { open, folder, asked, clock, next } = await bench(t, (_, response) => refuse(response, 'caa', ''))
+  const orders = (): number => asked.filter((path) => path === '/newOrder').length
+  clock.time = Date.now()
+  await (await open()).contextFor('none.example.com')
+  const [own = ''] = await readdir(folder.path)
+  const { cert, key } = await Identity.make('leaf', { names: ['old.example.com'], to: 60 })
+  await writeFile(join(folder.path, own, 'cert-old.example.com.pem'), key + cert)
+  clock.time += 45 * 24 * HOUR
+  const acme = await open({ perHour: 8, own: 'example.com' })
+  for (const label of ['a', 'b', 'c', 'd', 'e', 'f', 'g']) await acme.contextFor(`${label}.example.com`)
+  assert.deepEqual([orders(), acme.promises('h.example.com')], [1 + 6, false])
+  assert.deepEqual([acme.promises('example.com'), acme.promises('old.example.com')], [true, true])
+  await acme.contextFor('example.com')
+  assert.equal(orders(), 1 + 7)
+  const renewed = next()
+  acme.want('old.example.com')
+  await renewed
+  assert.equal(orders(), 1 + 8)
+})
+
+test('a name is promised while its first order is under way, and not when that has failed', async (t) => {
+  let refuseNow = (): void => {}
+  const { open, next } = await bench(t, (_, response) => {
+    refuseNow = () => refuse(response, 'caa', '')
+    reached()
+  })
+  let reached = (): void => {}
+  const underWay = new Promise<void>((resolve) => {
+    reached = resolve
+  })
+  const acme = await open({ perHour: 1 })
+  acme.want('a.example.com')
+  await underWay
+  assert.deepEqual([acme.promises('a.example.com'), acme.promises('b.example.com')], [true, false])
+  const failed = next()
+  refuseNow()
+  await failed
+  await turn()
+  assert.equal(acme.promises('a.example.com'), false)
+})
+
+test('those who wait for one name leave places to those who wait for others', async (t) => {
+  const { open } = await bench(t, () => {})
+  const acme = await open({ patience: 5000, mostWaiting: 4 })
+  const first = acme.contextFor('a.example.com')
+  await turn()
+  assert.equal(await acme.contextFor('a.example.com'), undefined, 'at once')
+  let isDone = false
+  const other = acme.contextFor('b.example.com').then(() => {
+    isDone = true
+  })
+  await turn()
+  assert.equal(await acme.contextFor('b.example.com'), undefined)
+  assert.equal(isDone, false, 'it waits')
+  await acme.close()
+  await Promise.all([first, other])
+})
+
 test('a certificate that is kept is used without asking; one that is damaged, or of another name, is not', async (t) => {
   const { open, folder, asked, clock } = await bench(t, (_, response) => refuse(response, 'caa', ''))
   clock.time = Date.now()
@@ -262,6 +379,50 @@ test('a certificate that is kept is used without asking; one that is damaged, or
   assert.deepEqual(left, ['cert-a.example.com.pem'])
 })
 
+test('a certificate that cannot be read for a while is neither deleted nor forgotten', async (t) => {
+  const { open, folder, asked, clock } = await bench(t, (_, response) => refuse(response, 'caa', ''))
+  clock.time = Date.now()
+  await (await open()).contextFor('none.example.com')
+  const [own = ''] = await readdir(folder.path)
+  const file = join(folder.path, own, 'cert-a.example.com.pem')
+  const { cert, key } = await Identity.make('leaf', { names: ['a.example.com'], to: 60 })
+  await writeFile(file, key + cert)
+  const names = (acme: Acme): string[] => acme.list().map(({ name }) => name)
+  /** A folder in its place is an error of reading that also root gets. */
+  const hide = (): Promise<unknown> => rename(file, `${file}.kept`).then(() => mkdir(file))
+  const show = (): Promise<unknown> => rm(file, { recursive: true }).then(() => rename(`${file}.kept`, file))
+  await hide()
+  assert.deepEqual(names(await open()), [], 'a start takes up what it can read')
+  await show()
+  const acme = await open()
+  await hide()
+  const before = asked.length
+  assert.equal(await acme.contextFor('a.example.com'), undefined)
+  await show()
+  assert.ok(await acme.contextFor('a.example.com'))
+  assert.deepEqual([names(acme), asked.length], [['a.example.com'], before])
+})
+
+test('what cannot be written is not held to be kept either', async (t) => {
+  const { folder } = await bench(t, () => {})
+  const store = await AcmeStore.open(folder, 'https://ca.example.com/dir')
+  const trouble = { tries: 1, again: 5 }
+  await store.change(1, { name: 'a.example.com', trouble })
+  const aside = `${folder.path}-aside`
+  t.after(() => rm(aside, { recursive: true, force: true }))
+  await rename(folder.path, aside)
+  await writeFile(folder.path, '')
+  await assert.rejects(store.change(1, { name: 'b.example.com', trouble }), { code: 'PROXY_ERR_STATE' })
+  await assert.rejects(store.forgive(1), { code: 'PROXY_ERR_STATE' })
+  assert.deepEqual([...store.names], [{ name: 'a.example.com', trouble }])
+  assert.deepEqual(store.nameOf('b.example.com'), { name: 'b.example.com' })
+  await rm(folder.path)
+  await rename(aside, folder.path)
+  await store.change(1, { name: 'c.example.com', trouble })
+  const again = await AcmeStore.open(folder, 'https://ca.example.com/dir')
+  assert.deepEqual([...again.names], [...store.names])
+})
+
 test('each problem of RFC 8555 says what to do, in words', () => {
   const urn = (kind: string): { type: string } => ({ type: `urn:ietf:params:acme:error:${kind}` })
   assert.match(explain(urn('dns'), 'x.example.com').message, /add an A or AAAA record/)
@@ -275,6 +436,78 @@ test('each problem of RFC 8555 says what to do, in words', () => {
   assert.equal(readRetryAfter(new Date(5000).toUTCString(), 1000), 4000)
   assert.equal(readRetryAfter('soon', 0), undefined)
   assert.equal(readRetryAfter('-5', 0), undefined)
+})
+
+test('a CA that does not come to look in time is asked to look in the other way', async (t) => {
+  const taken: string[] = []
+  const { folder, directory } = await bench(t, (path, response) => {
+    const { port } = new URL(`http://${response.req.headers.host}`)
+    const url = (name: string): string => `https://127.0.0.1:${port}/${name}`
+    const challenges = ['tls-alpn-01', 'http-01'].map((type) => ({
+      type,
+      url: url(type),
+      token: 'abc',
+      status: 'pending',
+    }))
+    if (path === '/newOrder') {
+      response.writeHead(201, { location: url('order') })
+      response.end(JSON.stringify({ status: 'pending', authorizations: [url('authz')], finalize: url('finalize') }))
+    } else if (path === '/authz') {
+      const identifier = { type: 'dns', value: 'a.example.com' }
+      response.end(JSON.stringify({ status: 'pending', identifier, challenges }))
+    } else {
+      taken.push(path)
+      response.end(JSON.stringify({ type: path.slice(1), url: url(path.slice(1)), token: 'abc', status: 'pending' }))
+    }
+  })
+  const { cert } = await authority
+  const orders = new AcmeOrders({
+    ...{ directory, email: 'a@example.com', verify: { by: 'ca', pem: cert }, folder },
+    ...{ challenges: new Challenges(), account: () => undefined, keepAccount: async () => {}, onTerms() {} },
+    ...{ signal: new AbortController().signal, patience: 1000 },
+  })
+  t.after(() => orders.close())
+  const signal = AbortSignal.timeout(10_000)
+  await assert.rejects(
+    orders.order('a.example.com', ['tls-alpn-01', 'http-01'], { signal }),
+    /has not looked at a.example/,
+  )
+  assert.deepEqual(taken, ['/tls-alpn-01', '/http-01'])
+})
+
+test('of too many that do as if they were a CA the oldest has to go, and never the newest', async (t) => {
+  const route = acmeRoute({ forPath: () => undefined, forName: () => createSecureContext() })
+  const sockets: Socket[] = []
+  let more = (): void => {}
+  const server = createServer((socket) => {
+    t.after(() => socket.destroy())
+    sockets.push(socket)
+    assert.equal(route({ alpn: ['acme-tls/1'], serverName: 'a.example.com' }, socket), true)
+    more()
+  }).listen(0, '127.0.0.1')
+  t.after(() => server.close())
+  await once(server, 'listening')
+  const address = server.address()
+  const port = address !== null && typeof address === 'object' ? address.port : 0
+  const come = async (from: string): Promise<void> => {
+    const here = new Promise<void>((resolve) => {
+      more = resolve
+    })
+    const caller = connect({ port, host: '127.0.0.1', localAddress: from })
+    caller.on('error', () => {})
+    t.after(() => caller.destroy())
+    await here
+  }
+  const gone = (): number[] => sockets.flatMap(({ destroyed }, i) => (destroyed ? [i] : []))
+  for (const _ of Array(2)) await come('127.0.0.2')
+  for (const _ of Array(16)) await come('127.0.0.1')
+  assert.deepEqual(gone(), [])
+  await come('127.0.0.1')
+  assert.deepEqual(gone(), [2], 'of the same address first')
+  for (let i = 0; i < 46; i++) await come(`127.0.1.${i + 1}`)
+  assert.deepEqual(gone(), [2])
+  await come('127.0.2.1')
+  assert.deepEqual(gone(), [0, 2])
 })
 
 test('a CA that looks gets the answer at the very path and by GET; all else goes on', async (t) => {
