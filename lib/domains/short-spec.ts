@@ -57,7 +57,7 @@ interface Channel {
 export function parseShort(text: string, use: ShortUse, context: SpecContext): Spec {
   const url = text.trim()
   // What is no port may be the password of a channel whose scheme and @ are missing: it is not shown.
-  if (use === 'dynamic' && /^[^:/@]+:[^:/@\]]*[^:/@\]0-9][^:/@\]]*$/.test(url)) {
+  if (use === 'dynamic' && /^[^:/@?]+:[^:/@?\]]*[^:/@?\]0-9][^:/@?\]]*(?:\?|$)/.test(url)) {
     throw bad(`bad SPEC ${shown(url.replace(/:.*$/s, ':…'))}: the port is not a number: write ${example(use)}`)
   }
   try {

@@ -556,3 +556,8 @@ test('any text is a SPEC or rejected with the code, on one line', () => {
     { numRuns: 3000 },
   )
 })
+
+test('-D takes user and password file behind a bare port, too', () => {
+  const { Listen } = parseShort('127.0.0.1:0?user=a&password_file=secret.txt', 'dynamic', { domains: DOMAINS })
+  assert.deepEqual(Listen, { Domain: 'mixed', Addr: '127.0.0.1:0?user=a&password_file=secret.txt' })
+})
