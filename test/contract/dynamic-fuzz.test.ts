@@ -13,7 +13,7 @@ import { Random } from '../fuzz/random.ts'
 import { clientOf, socksRequest } from '../helpers/contract/dynamic.ts'
 import { soon, watchForStrays } from '../helpers/contract/strays.ts'
 
-const ROUNDS = 240
+const ROUNDS = 120
 const AT_ONCE = 40
 const DEADLINE = 100
 
@@ -138,7 +138,7 @@ for (const [name, seed] of [
         await Promise.all(
           Array.from({ length: AT_ONCE }, async () => {
             let bytes: Buffer = random.pick(corpus) ?? Buffer.alloc(0)
-            for (let times = random.between(0, 3); times > 0; times--) bytes = mutateBytes(random, bytes)
+            for (let times = random.between(0, 5) - 2; times > 0; times--) bytes = mutateBytes(random, bytes)
             await attempt(bytes, random.int(bytes.length + 1))
           }),
         )

@@ -8,7 +8,7 @@ import { echo } from '../helpers/contract/programs.ts'
 import { soon, watchForStrays } from '../helpers/contract/strays.ts'
 import { target, webPort } from '../helpers/contract/web-port.ts'
 
-const ROUNDS = 240
+const ROUNDS = 120
 const AT_ONCE = 40
 /** For what a client leaves unsaid, in ms. */
 const DEADLINE = 250
@@ -74,7 +74,7 @@ for (const [name, seed] of [
       await Promise.all(
         Array.from({ length: AT_ONCE }, async () => {
           let bytes: Buffer = random.pick(CORPUS) ?? Buffer.alloc(0)
-          for (let times = random.between(0, 3); times > 0; times--) bytes = mutateBytes(random, bytes)
+          for (let times = random.between(0, 5) - 2; times > 0; times--) bytes = mutateBytes(random, bytes)
           const answer = await say(bytes, random.int(bytes.length + 1))
           const kind = /^HTTP\/1\.1 (\d{3}) /.exec(answer)?.[1] ?? (answer === '' ? 'closed' : 'no HTTP')
           // TLS gets an alert, and symport's own protocol its one byte.
