@@ -3,7 +3,7 @@ import { command, type Runnable } from '../common/command.ts'
 import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
 import { notEmpty } from '../common/flags.ts'
 import { stateFolder, warnExposed } from '../common/identity.ts'
-import { checkLogLevel, createLog } from '../common/log.ts'
+import { checkLogLevel, createLog, STDERR_LOG_FLAGS } from '../common/log.ts'
 import { createDomains, parseTimes } from '../common/options.ts'
 import { askOnTerminal, SECRET_FLAGS } from '../common/secret.ts'
 import { DIAL_FLAGS } from '../common/transport-flags.ts'
@@ -38,13 +38,7 @@ const FLAGS = [
     value: 'TIME',
     help: 'The server is asked for a sign of life after this long in silence; 10 s later the link is lost. Default: 15s.',
   },
-  {
-    name: 'log-level',
-    kind: 'string',
-    value: 'LEVEL',
-    help: 'What is told on standard error: error, warn, info, debug, trace or silent. Default: warn.',
-  },
-  { name: 'log-file', kind: 'string', value: 'FILE', help: 'Append that to this file instead, as JSON lines.' },
+  ...STDERR_LOG_FLAGS,
 ] as const
 
 /** What the file of a node may say besides, and what is not for this command: it listens nowhere. */

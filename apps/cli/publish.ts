@@ -5,7 +5,7 @@ import { command, type Runnable } from '../common/command.ts'
 import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
 import { type Flag, type StringFlag, toPort } from '../common/flags.ts'
 import { stateFolder } from '../common/identity.ts'
-import { checkLogLevel } from '../common/log.ts'
+import { checkLogLevel, STDERR_LOG_FLAGS } from '../common/log.ts'
 import { createDomains, parseTimes } from '../common/options.ts'
 import { askSecret, SECRET_FLAGS } from '../common/secret.ts'
 import { DIAL_FLAGS } from '../common/transport-flags.ts'
@@ -39,13 +39,7 @@ const FLAGS = [
     value: 'TIME',
     help: 'The server is asked for a sign of life after this long in silence; 10 s later the link is lost. Default: 15s.',
   },
-  {
-    name: 'log-level',
-    kind: 'string',
-    value: 'LEVEL',
-    help: 'What is told on standard error: error, warn, info, debug, trace or silent. Default: warn.',
-  },
-  { name: 'log-file', kind: 'string', value: 'FILE', help: 'Append that to this file instead, as JSON lines.' },
+  ...STDERR_LOG_FLAGS,
 ] as const
 
 const JSON_FLAG: Flag & { readonly name: 'json'; readonly kind: 'boolean' } = {

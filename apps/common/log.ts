@@ -23,6 +23,17 @@ export const LOG_FLAGS: readonly [StringFlag<'log-level'>, StringFlag<'log-file'
   },
 ]
 
+/** The same for commands whose standard output is for something else. */
+export const STDERR_LOG_FLAGS: typeof LOG_FLAGS = [
+  {
+    name: 'log-level',
+    kind: 'string',
+    value: 'LEVEL',
+    help: 'What is told on standard error: error, warn, info, debug, trace or silent. Default: warn.',
+  },
+  { name: 'log-file', kind: 'string', value: 'FILE', help: 'Append that to this file instead, as JSON lines.' },
+]
+
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent']
 
 export interface LogOptions {
