@@ -11,7 +11,7 @@ export const USAGE = `npm run bench                      every part, five rounds
 npm run bench -- P2                one part; the others' figures in that file stay
 npm run bench -- P1 P3 --rounds 9  several parts, more rounds
 npm run bench -- --quick           a first look: shorter, three rounds, writes nothing
-npm run bench -- --only tcp,ssh    without the others of tcp, wss, ssh and direct; writes nothing
+npm run bench -- --only tcp,ssh    without the others of tcp, wss, ssh, nginx and direct; writes nothing
 npm run bench -- P1 --profile DIR  CPU profiles of both symport sides over tcp (or --only wss) in DIR; writes nothing else`
 
 export interface Options extends BenchOptions {

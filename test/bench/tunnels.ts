@@ -2,13 +2,14 @@ import type { Bench } from './bench.ts'
 import { openSsh, sshMissing } from './tunnels/ssh.ts'
 import { openSymport, symportMissing } from './tunnels/symport.ts'
 
-export type TunnelName = 'symport' | 'symport wss' | 'ssh' | 'direct'
+export type TunnelName = 'symport' | 'symport wss' | 'ssh' | 'nginx' | 'direct'
 
 /** What `--only` calls them. */
 export const CONTESTANTS: ReadonlyMap<string, TunnelName> = new Map([
   ['tcp', 'symport'],
   ['wss', 'symport wss'],
   ['ssh', 'ssh'],
+  ['nginx', 'nginx'],
   ['direct', 'direct'],
 ])
 
@@ -46,5 +47,6 @@ export async function openTunnel(
   if (name === 'symport') return openSymport(bench, targets, bench.processes.folder(), { path })
   if (name === 'symport wss') return openSymport(bench, targets, bench.processes.folder(), { path, wss: true })
   if (name === 'ssh') return openSsh(bench.processes, targets, path)
+  if (name === 'nginx') throw new Error('nginx is no tunnel: it is a reverse proxy, for names')
   return { name, ports: await Promise.all(targets.map(path)), pids: undefined, close: async () => {} }
 }

@@ -12,11 +12,15 @@ export interface WrkOptions {
   readonly seconds: number
   /** The path of a Lua script that makes the requests. */
   readonly script?: string
+  /** Ask over HTTPS, for this name; the certificate may be anybody's. */
+  readonly host?: string
 }
 
 export async function runWrk(processes: Processes, port: number, o: WrkOptions): Promise<WrkReport> {
   const script = o.script === undefined ? [] : ['-s', o.script]
-  const args = ['-t1', `-c${o.connections}`, `-d${o.seconds}s`, '--latency', ...script, `http://127.0.0.1:${port}/`]
+  const host = o.host === undefined ? [] : ['-H', `Host: ${o.host}`]
+  const url = `${o.host === undefined ? 'http' : 'https'}://127.0.0.1:${port}/`
+  const args = ['-t1', `-c${o.connections}`, `-d${o.seconds}s`, '--latency', ...script, ...host, url]
   return parseWrk(await processes.run(requireProgram('wrk'), args, 'wrk', (o.seconds + 15) * 1000))
 }
 

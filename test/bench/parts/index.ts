@@ -8,6 +8,7 @@ import { manyIdle } from './p6-many-idle.ts'
 import { longFatPath } from './p7-long-fat-path.ts'
 import { idle } from './p8-idle.ts'
 import { start } from './p9-start.ts'
+import { httpsName } from './p10-https-name.ts'
 
 /** In the order they run. A new part is a file here and a place in this list. */
 export const PARTS: readonly Part[] = [
@@ -20,4 +21,5 @@ export const PARTS: readonly Part[] = [
   longFatPath,
   idle,
   start,
+  httpsName,
 ]
