@@ -16,6 +16,7 @@ import { Door, Rejections } from './hub/door.ts'
 import { calledHere, type OnDuplicate, othersOf, settleDuplicates } from './hub/duplicates.ts'
 import type { Connected } from './hub/events.ts'
 import type { Identities, IdentityChange } from './hub/identities.ts'
+import type { Limiter } from './hub/limits.ts'
 import type { MappingTable } from './hub/mapping-table.ts'
 import { Side, type SideOptions } from './hub/side.ts'
 import { Admission } from './policy/admission.ts'
@@ -54,6 +55,8 @@ export interface SymportServer extends AsyncDisposable {
   readonly nodes: Iterable<Connected> & { readonly size: number }
   /** The mappings of this side, which can be changed while it runs. */
   readonly mappings: MappingTable
+  /** Who was refused for the sake of limits. */
+  readonly limiter: Pick<Limiter, 'refusedAt'>
   /** Bytes held for all nodes together; see `heldBytes` in the options. */
   readonly heldBytes: number
   /** Takes nothing new, lets what is open finish until `signal` fires, then closes all. */
@@ -80,7 +83,8 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
   }
   const { channels } = options
   const relay = options.relay ?? (channels && channelRelay({ way: channels.open }))
-  const side = await Side.open({ ...options, relay, policyFor })
+  const nodeLimits = options.nodeLimits ?? identities
+  const side = await Side.open({ ...options, relay, policyFor, nodeLimits })
   const unused = side.budget.free
   const closing = new AbortController()
   // Each handshake under way listens.
@@ -142,7 +146,7 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
   }
 
   const onChanged = (id: string, why: IdentityChange): void => {
-    if (why === 'enabled') return
+    if (why === 'enabled' || why === 'changed') return
     for (const { proxy } of [...side.pool]) {
       const { credential, label } = proxy.main.peer
       if (why === 'added') {
@@ -172,6 +176,7 @@ export async function createServer(options: ServerOptions): Promise<SymportServe
     address: listener.address,
     nodes: side.pool,
     mappings: side.mappings,
+    limiter: side.limiter,
     get heldBytes() {
       return unused - side.budget.free
     },

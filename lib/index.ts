@@ -7,12 +7,14 @@ export { type Channels, channel, createChannels, tunnel } from './domains/channe
 export type { ChannelEndpoint } from './domains/channel-address.ts'
 export { Hidden } from './domains/hidden.ts'
 export { httpProxy } from './domains/http-proxy.ts'
+export type { HttpRequest, HttpSettings } from './domains/http-settings.ts'
 export { mixed } from './domains/mixed.ts'
 export { parseListenerFlag, parseShort, type ShortUse } from './domains/short-spec.ts'
 export { type DynamicOptions, socks5 } from './domains/socks5.ts'
 export { formatSpec, parseSpec, type Spec } from './domains/spec.ts'
 export { type TcpOptions, tcp } from './domains/tcp.ts'
 export { type TlsOptions, tls } from './domains/tls.ts'
+export { createTlsNames, type TlsNames, type TlsNamesOptions } from './domains/tls-names.ts'
 export { type UdpOptions, udp } from './domains/udp.ts'
 export { type UnixOptions, unix } from './domains/unix.ts'
 export { createWeb, type Web, type WebOptions } from './domains/web.ts'
@@ -22,6 +24,8 @@ export type { OnDuplicate } from './hub/duplicates.ts'
 export type { Connected, HubEvent, OnEvent } from './hub/events.ts'
 export { Feed } from './hub/feed.ts'
 export { Identities } from './hub/identities.ts'
+export type { NodeLimits, Usage } from './hub/limits.ts'
+export type { Patch } from './hub/merge-patch.ts'
 export type * from './hub/operations.ts'
 export { isReservedHost, type PublicPlace, Publisher, type PublisherOptions } from './hub/publisher.ts'
 export { Statistics } from './hub/statistics.ts'
@@ -31,8 +35,17 @@ export { type NamePattern, type NameRules, type OwnNames, parseNamePattern } fro
 export { type Pattern, type PortRange, parsePattern, parsePortRanges } from './policy/patterns.ts'
 export { createPolicy, type PolicyOptions } from './policy/policy.ts'
 export { tunnelPolicy, wspPolicy } from './policy/reach.ts'
+export type { FlowLimits, LimitKind, Refusals, TrafficLimits } from './policy/traffic-limits.ts'
 export { parseCa, parsePin, type Verify } from './sockets/verify.ts'
-export { type Acme, type AcmeEvent, type AcmeOptions, openAcme } from './store/acme.ts'
+export {
+  type Acme,
+  type AcmeDns,
+  type AcmeEvent,
+  type AcmeOptions,
+  type DnsRecords,
+  hookRecords,
+  openAcme,
+} from './store/acme.ts'
 export {
   type CertificateOptions,
   type Certificates,
@@ -42,7 +55,7 @@ export {
 export { StateFolder } from './store/state-folder.ts'
 export { acmeRequests, acmeRoute, isAcmeHello } from './transports/acme-answers.ts'
 export { type InsideOptions, listenInside, type Names } from './transports/http-server.ts'
-export { type ClientHello, listenOnePort, type OnePortOptions } from './transports/one-port.ts'
+export { type ClientHello, listenOnePort, type OnePortOptions, type RoutedFrom } from './transports/one-port.ts'
 export { dialTcp, listenTcp, type TcpAddress } from './transports/tcp.ts'
 export { dialTls, type TlsDialOptions, type TlsTarget } from './transports/tls.ts'
 export type { LinkListener } from './transports/transport.ts'

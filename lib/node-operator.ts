@@ -1,5 +1,6 @@
 import { ProxyError } from './core/index.ts'
 import type { NodeOptions, SymportNode } from './create-node.ts'
+import type { Inspection } from './domains/web-inspection.ts'
 import type { HubEvent, OnEvent } from './hub/events.ts'
 import { Feed } from './hub/feed.ts'
 import type { ConnectionStatus, MappingStatus, NodeStatus, Operations, ServerStatus } from './hub/operations.ts'
@@ -10,6 +11,8 @@ export interface NodeOperatorOptions {
   readonly servers: readonly string[]
   readonly statistics: Statistics
   readonly version: string
+  /** See `Web.inspection`: of a node that serves requests itself. */
+  readonly inspection?: (() => Promise<Inspection>) | undefined
 }
 
 /** The node of one main connection, as an operator looks at it. */
@@ -28,6 +31,7 @@ export interface ObservedNode {
 export class NodeOperator implements Operations {
   /** In the order of the servers. */
   readonly observed: readonly ObservedNode[]
+  readonly inspection?: () => Promise<Inspection>
   readonly #options: NodeOperatorOptions
   readonly #feed = new Feed()
   readonly #nodes = new Map<number, SymportNode>()
@@ -35,6 +39,7 @@ export class NodeOperator implements Operations {
 
   constructor(options: NodeOperatorOptions) {
     this.#options = options
+    if (options.inspection) this.inspection = options.inspection
     this.observed = options.servers.map((server, number) => this.#observe(server, number))
   }
 
@@ -112,10 +117,12 @@ export class NodeOperator implements Operations {
   removeNode: Operations['removeNode'] = refuse
   setNodeEnabled: Operations['setNodeEnabled'] = refuse
   rotateNode: Operations['rotateNode'] = refuse
+  changeNode: Operations['changeNode'] = refuse
   kickNode: Operations['kickNode'] = refuse
   addMapping: Operations['addMapping'] = refuse
   removeMapping: Operations['removeMapping'] = refuse
   setMappingEnabled: Operations['setMappingEnabled'] = refuse
+  changeMapping: Operations['changeMapping'] = refuse
   reload: Operations['reload'] = refuse
 }
 

@@ -1,13 +1,17 @@
 import { ProxyError } from './core/index.ts'
 import type { SymportServer } from './create-server.ts'
+import type { WebFigures } from './domains/web-figures.ts'
+import type { Inspection } from './domains/web-inspection.ts'
 import type { Connected, HubEvent } from './hub/events.ts'
 import type { Feed } from './hub/feed.ts'
 import type { Identities, Identity } from './hub/identities.ts'
 import type {
   AddedNode,
   ConnectionStatus,
+  MappingChange,
   MappingRequest,
   MappingStatus,
+  NodeChange,
   NodeRequest,
   NodeStatus,
   Operations,
@@ -25,14 +29,20 @@ export interface OperatorOptions {
   readonly version: string
   /** The fingerprint of the server's certificate, where it is one of its own. */
   readonly pin?: (() => Promise<string | undefined>) | undefined
-  /** The certificates of names, if the server gets them by itself. */
+  /** Those that the server was given, or gets by itself. */
   readonly certificates?: (() => ServerStatus['certificates']) | undefined
   /** Applies the changed configuration file. Without one there is nothing to reload. */
   readonly reload?: (() => Promise<ReloadReport>) | undefined
+  /** See `Web.inspection`. */
+  readonly inspection?: (() => Promise<Inspection>) | undefined
+  /** See `Web.figures`. */
+  readonly webFigures?: (() => WebFigures) | undefined
 }
 
 /** What the operator of a running server can do and see, put together from its parts. */
 export class Operator implements Operations {
+  readonly inspection?: () => Promise<Inspection>
+  readonly webFigures?: () => WebFigures
   readonly #options: OperatorOptions
   readonly #started = new Date()
   /** Known once a node was added: making a certificate is for who needs it. */
@@ -40,6 +50,8 @@ export class Operator implements Operations {
 
   constructor(options: OperatorOptions) {
     this.#options = options
+    if (options.inspection) this.inspection = options.inspection
+    if (options.webFigures) this.webFigures = options.webFigures
   }
 
   status(): ServerStatus {
@@ -49,6 +61,7 @@ export class Operator implements Operations {
       address: server.address,
       pin: this.#pin,
       certificates: this.#options.certificates?.(),
+      nodeLimits: isEmpty(identities.defaultLimits) ? undefined : identities.defaultLimits,
       started: this.#started.toISOString(),
       nodes: { enrolled: identities.size, connected: server.nodes.size },
       mappings: { count: server.mappings.size, ready: server.mappings.ready },
@@ -85,6 +98,10 @@ export class Operator implements Operations {
     return await this.#options.identities.rotate(id, secret)
   }
 
+  async changeNode(id: string, change: NodeChange): Promise<void> {
+    await this.#options.identities.change(id, change)
+  }
+
   async kickNode(id: string): Promise<number> {
     const { server, identities } = this.#options
     const peers = [...server.nodes].filter((peer) => peer.id === id)
@@ -103,13 +120,15 @@ export class Operator implements Operations {
   }
 
   #enrolled(identity: Identity): NodeStatus {
-    const { id, enabled, created, expires, grants } = identity
+    const { id, enabled, created, expires, grants, limits } = identity
     const figures = this.#options.statistics.node(id, true)
-    return { id, enrolled: true, enabled, created, expires, grants, ...figures }
+    const limited = this.#options.server.limiter.refusedAt({ id, enrolled: true })
+    return { id, enrolled: true, enabled, created, expires, grants, limits, limited, ...figures }
   }
 
   #other(id: string): NodeStatus {
-    return { id, enrolled: false, enabled: true, ...this.#options.statistics.node(id, false) }
+    const limited = this.#options.server.limiter.refusedAt({ id, enrolled: false })
+    return { id, enrolled: false, enabled: true, limited, ...this.#options.statistics.node(id, false) }
   }
 
   // --- mappings ---
@@ -131,6 +150,10 @@ export class Operator implements Operations {
     await this.#options.server.mappings.setEnabled(id, enabled)
   }
 
+  async changeMapping(id: string, change: MappingChange): Promise<MappingStatus> {
+    return await this.#options.server.mappings.change(id, change)
+  }
+
   // --- the rest ---
 
   connections(limit?: number | undefined): ConnectionStatus[] {
@@ -146,6 +169,10 @@ export class Operator implements Operations {
   subscribe(listener: (event: HubEvent) => void): () => void {
     return this.#options.feed.subscribe(listener)
   }
+}
+
+function isEmpty(value: object): boolean {
+  return Object.keys(value).length === 0
 }
 
 function isEnrolled({ proxy }: Connected): boolean {

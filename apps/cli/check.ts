@@ -16,6 +16,7 @@ import {
 } from '../common/config.ts'
 import { toPort } from '../common/flags.ts'
 import { isLoopbackHost } from '../common/identity.ts'
+import { httpText, limitsText } from '../common/operator-tables.ts'
 import { createDomains, parseDynamic, parseSpecs } from '../common/options.ts'
 import { formatTable } from '../common/table.ts'
 import { parsePlace } from '../common/transports.ts'
@@ -279,7 +280,7 @@ function summarise(config: ServerConfig | NodeConfig, place: PlaceFound): string
   const rest = off === 0 ? '' : ` (${off} switched off)`
   const mapped = [
     `${listeners.length} ${listeners.length === 1 ? 'mapping listens' : 'mappings listen'} here${rest}`,
-    ...listeners.slice(0, 10).map(({ listen, forward }) => `  ${formatEndpoint(listen)} -> ${formatEndpoint(forward)}`),
+    ...listeners.slice(0, 10).map(mappingLine),
     ...(listeners.length > 10 ? [`  and ${listeners.length - 10} more`] : []),
     `${peerListeners.length} at the other side`,
   ]
@@ -288,10 +289,17 @@ function summarise(config: ServerConfig | NodeConfig, place: PlaceFound): string
   return [
     ...(role === 'server' ? [`nodes connect to ${name}`] : several ? connections(config) : [`connects to ${name}`]),
     ...(config.role === 'server' && config.wsp ? wspLines(config) : []),
+    ...(config.role === 'server' ? nodeLine(config) : []),
     ...(hasMapped || (short.length === 0 && !several && !config.wsp) ? mapped : []),
     ...shortTable(short),
     ...(values.admin === undefined ? [] : [`the API listens on ${String(values.admin)}`]),
   ]
+}
+
+function mappingLine({ listen, forward, limits, http }: NodeConfig['listeners'][number]): string {
+  const words = [limitsText(limits), httpText(http && { ...http, basicAuth: Object.keys(http.basicAuth ?? {}) })]
+  const more = words.filter((one) => one !== '').join('; ')
+  return `  ${formatEndpoint(listen)} -> ${formatEndpoint(forward)}${more === '' ? '' : ` (${more})`}`
 }
 
 function connections({ clients }: NodeConfig): string[] {
@@ -309,6 +317,11 @@ function wspLines({ values, wsp }: ServerConfig): string[] {
     ...(wsp?.ownName === undefined ? [] : [`its own name is ${wsp.ownName}`]),
     `nodes may dial: ${reach}`,
   ]
+}
+
+function nodeLine({ nodeLimits }: ServerConfig): string[] {
+  const text = limitsText(nodeLimits)
+  return text === '' ? [] : [`each node without limits of its own: ${text}`]
 }
 
 /** A line for each; passwords are not shown, only whether there is one. */

@@ -29,6 +29,7 @@ const COMMANDS: Record<string, Entry> = {
   nodes: { summary: 'who may connect to a server, and who does', load: () => import('./nodes.ts') },
   mappings: { summary: 'what a server listens on while it runs', load: () => import('./mappings.ts') },
   status: { summary: 'what a server does, or a node with --admin', load: () => import('./status.ts') },
+  requests: { summary: 'the last requests of what is inspected, and replay', load: () => import('./requests.ts') },
   reload: { summary: 'apply the changed configuration file of a server', load: () => import('./reload.ts') },
   uuid: { summary: "print the node's command line", load: () => import('./uuid.ts') },
   keygen: { summary: "make the server's key and secret", load: () => import('./keygen.ts') },

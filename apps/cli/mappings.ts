@@ -1,9 +1,21 @@
 import { nearest } from '../../lib/domains/nearest.ts'
-import type { Balance, MappingRequest, MappingStatus } from '../../lib/hub/operations.ts'
+import type { Balance, MappingChange, MappingRequest, MappingStatus } from '../../lib/hub/operations.ts'
 import { ProxyError, parseSpec } from '../../lib/index.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
-import { contextOf } from '../common/config-mapping.ts'
 import { toDuration } from '../common/flags.ts'
+import {
+  ALONE,
+  HTTP_FLAGS,
+  LIMIT_FLAGS,
+  listOrNone,
+  newHttp,
+  newLimits,
+  orNone,
+  PAGE,
+  readHttpFlags,
+  readLimitFlags,
+  YES,
+} from '../common/limit-flags.ts'
 import {
   atServerOrFiles,
   dispatch,
@@ -21,6 +33,7 @@ import { mappingColumns, problemLines, short } from '../common/operator-tables.t
 const BALANCES: readonly Balance[] = ['first', 'round-robin', 'least-connections']
 const DEFAULT_HEALTH = '10s'
 const ADD_USAGE = 'symport mappings add LISTEN TARGET'
+const SET_USAGE = 'symport mappings set ID --FLAG VALUE'
 
 const ADD_FLAGS = [
   {
@@ -48,6 +61,8 @@ const ADD_FLAGS = [
     value: '[TIME]',
     help: `Look whether the target answers, this often. Alone: ${DEFAULT_HEALTH}.`,
   },
+  ...LIMIT_FLAGS,
+  ...HTTP_FLAGS,
   ...OPERATOR_FLAGS,
 ] as const
 
@@ -77,12 +92,15 @@ const add: Runnable = command({
     'symport mappings add :8078 127.0.0.1:8077 --node office --note "a web page"',
     'symport mappings add 8078:127.0.0.1:8077 --node office',
     'symport mappings add :53/udp 127.0.0.1:53/udp --node one --node two --balance round-robin --health',
+    'symport mappings add web://shop.example.com 127.0.0.1:3000 --limit-out 1MB/s --basic-auth-file users.txt',
   ],
   async run(values, positionals) {
+    const limits = await newLimits(values)
+    const http = await newHttp(values)
     const balance = toBalance(values.balance)
     const wait = values.wait === undefined ? undefined : toDuration(values.wait, 'wait')
     const interval = values.health === undefined ? undefined : toDuration(values.health, 'health')
-    const { nodes, ...halves } = readHalves(positionals, values.node)
+    const { nodes, ...halves } = await readHalves(positionals, values.node)
     const request: MappingRequest = {
       ...halves,
       ...(nodes.length === 0 ? {} : { nodes }),
@@ -90,6 +108,8 @@ const add: Runnable = command({
       ...(values.note === undefined ? {} : { note: values.note }),
       ...(wait === undefined ? {} : { wait }),
       ...(interval === undefined ? {} : { health: { interval } }),
+      ...(limits && { limits }),
+      ...(http && { http }),
     }
     const { mapping, known } = await atServerOrFiles(values, async (client) => {
       const mapping = await client.addMapping(request)
@@ -100,6 +120,40 @@ const add: Runnable = command({
     if (wantsJson(values)) printJson(mapping)
     else print(describe(mapping))
     if (known) for (const id of mapping.nodes) if (!known.includes(id)) warn(unknownNode(id, known))
+    return 0
+  },
+})
+
+const set: Runnable = command({
+  usage: `${SET_USAGE} ...`,
+  summary: 'Changes a mapping: what is open goes on. A flag replaces what was there, and none takes it away.',
+  flags: ADD_FLAGS,
+  examples: [
+    'symport mappings set 3 --limit-out 1MB/s --visitor-connections 10',
+    'symport mappings set 3 --maintenance',
+    'symport mappings set 3 --maintenance none --deny-from 203.0.113.0/24',
+    '# adds somebody, or changes the password; --basic-auth none lets all in',
+    'symport mappings set 3 --basic-auth carol:SECRET',
+  ],
+  async run(values, positionals) {
+    const id = takeId(positionals, 'mapping', SET_USAGE)
+    const limits = readLimitFlags(values)
+    const http = await readHttpFlags(values)
+    const asked = {
+      nodes: listOrNone(values.node, 'node', (list) => list),
+      balance: orNone(values.balance, toBalance),
+      note: orNone(values.note, (text) => text),
+      wait: orNone(values.wait, (text) => toDuration(text, 'wait')),
+      health: orNone(values.health, (text) => ({ interval: toDuration(text, 'health') })),
+      ...{ limits, http },
+    }
+    const change: MappingChange = Object.fromEntries(Object.entries(asked).filter(([, value]) => value !== undefined))
+    if (Object.keys(change).length === 0) {
+      throw new ProxyError('PROXY_ERR_USAGE', `what is to change? write: ${SET_USAGE}`)
+    }
+    const mapping = await atServerOrFiles(values, (client) => client.changeMapping(id, change))
+    if (wantsJson(values)) printJson(mapping)
+    else print(describe(mapping))
     return 0
   },
 })
@@ -146,7 +200,13 @@ const mappings: Runnable = dispatch(
       usage: 'add LISTEN TARGET',
       summary: 'add one, also as a SPEC',
       flags: ADD_FLAGS,
-      run: withDefault(add, 'health', DEFAULT_HEALTH),
+      run: withDefaults(add),
+    },
+    set: {
+      usage: 'set ID',
+      summary: 'change its limits, and what else can be',
+      flags: ADD_FLAGS,
+      run: withDefaults(set),
     },
     remove: { usage: 'remove ID', summary: 'remove one', flags: OPERATOR_FLAGS, run: remove },
     enable: { usage: 'enable ID', summary: 'listen again', flags: OPERATOR_FLAGS, run: setEnabled(true) },
@@ -161,11 +221,17 @@ const mappings: Runnable = dispatch(
 
 export default mappings
 
+/** Flags that may stand alone. */
+function withDefaults(run: Runnable): Runnable {
+  const health = withDefault(run, 'health', DEFAULT_HEALTH, /^(?:none|[0-9]+(?:\.[0-9]+)?[a-z]*)$/)
+  return withDefault(withDefault(health, 'maintenance', ALONE, PAGE), 'inspect', ALONE, YES)
+}
+
 /** Two words, each read by the server, or one SPEC. */
-function readHalves(
+async function readHalves(
   positionals: readonly string[],
   ids: readonly string[],
-): Pick<MappingRequest, 'listen' | 'forward'> & { nodes: readonly string[] } {
+): Promise<Pick<MappingRequest, 'listen' | 'forward'> & { nodes: readonly string[] }> {
   const [listen, forward, more] = positionals
   if (listen === undefined) throw new ProxyError('PROXY_ERR_USAGE', `what maps to what? write: ${ADD_USAGE} --node ID`)
   if (more !== undefined) {
@@ -176,6 +242,8 @@ function readHalves(
   }
   if (forward !== undefined) return { listen, forward, nodes: ids }
   if (isHalf(listen)) throw new ProxyError('PROXY_ERR_USAGE', `${listen} maps to what? write: ${ADD_USAGE} --node ID`)
+  // It comes with all that a file may say.
+  const { contextOf } = await import('../common/config-mapping.ts')
   const { Listen, Forward, Node } = parseSpec(listen, contextOf('server', 'local'))
   if (Node !== undefined && ids.length > 0) {
     throw new ProxyError('PROXY_ERR_USAGE', 'the SPEC names a Node, and --node is given: keep one')

@@ -1,11 +1,12 @@
 import { parseWeb } from '../../lib/domains/web-address.ts'
-import type { AddedNode, Grants, NodeRequest } from '../../lib/hub/operations.ts'
+import type { AddedNode, Grants, NodeChange, NodeRequest } from '../../lib/hub/operations.ts'
 import { ProxyError, parsePattern, parsePortRanges } from '../../lib/index.ts'
 import { parseNamePattern } from '../../lib/policy/names.ts'
 import type { AdminClient, BatchResult } from '../common/admin-client.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { notEmpty } from '../common/flags.ts'
 import { nodeCommand } from '../common/identity.ts'
+import { LIMIT_FLAGS, listOrNone, NONE, newLimits, orNone, readLimitFlags } from '../common/limit-flags.ts'
 import { parseExpiry, readNodeList } from '../common/node-list.ts'
 import {
   atServerOrFiles,
@@ -32,7 +33,8 @@ const SECRET_FILE = {
   help: 'The secret is in this file; - is standard input.',
 } as const
 
-const ADD_FLAGS = [
+/** What can be changed later. */
+const SET_FLAGS = [
   {
     name: 'expires',
     kind: 'string',
@@ -48,6 +50,11 @@ const ADD_FLAGS = [
     value: 'PATTERN',
     help: 'Names of the web port that it may have, as in --allow-names: app.example.com, *.example.com, /path.',
   },
+  ...LIMIT_FLAGS,
+] as const
+
+const ADD_FLAGS = [
+  ...SET_FLAGS,
   {
     name: 'from',
     kind: 'string',
@@ -63,6 +70,7 @@ const AT_ONCE = 20
 const GUESSABLE = 'this secret can be guessed by whoever watches a connection: leave it out to get a strong one'
 const LIST_USAGE = 'symport nodes list'
 const ADD_USAGE = 'symport nodes add ID [SECRET]'
+const SET_USAGE = 'symport nodes set ID --FLAG VALUE'
 const ROTATE_USAGE = 'symport nodes rotate ID [SECRET]'
 
 const list: Runnable = command({
@@ -86,13 +94,19 @@ const add: Runnable = command({
   examples: [
     'symport nodes add office',
     'symport nodes add office --expires 30d --listen 9000-9999 --dial 127.0.0.1:5432',
+    'symport nodes add office --limit-out 10Mbit/s --quota 50GB --visitor-connections 20',
     '# many at once; their secrets are printed as JSON',
     'symport nodes add --from ids.txt --json > secrets.json',
   ],
   async run(values, positionals) {
     const grants = readGrants(values)
+    const limits = await newLimits(values)
     const expires = values.expires === undefined ? undefined : parseExpiry(values.expires, Date.now())
-    const common = { ...(expires === undefined ? {} : { expires }), ...(grants ? { grants } : {}) }
+    const common = {
+      ...(expires === undefined ? {} : { expires }),
+      ...(grants && { grants }),
+      ...(limits && { limits }),
+    }
     if (values.from === undefined) {
       const id = nodeId(positionals[0], ADD_USAGE)
       const secret = await readSecret(values['secret-file'], positionals)
@@ -112,6 +126,32 @@ const add: Runnable = command({
     )
     const results = await atServerOrFiles(values, (client) => addMany(client, requests))
     return reportMany(results, wantsJson(values))
+  },
+})
+
+const set: Runnable = command({
+  usage: `${SET_USAGE} ...`,
+  summary:
+    'Changes a node: its main connections stay. A flag replaces what was there, and none takes it away. Limits hold at once; what it may do when it connects the next time (see kick).',
+  flags: [...SET_FLAGS, ...OPERATOR_FLAGS],
+  examples: ['symport nodes set office --limit-out 1MB/s', 'symport nodes set office --quota none --expires 90d'],
+  async run(values, positionals) {
+    const id = takeId(positionals, 'node', SET_USAGE)
+    const grants = grantsChange(values)
+    const limits = readLimitFlags(values)
+    const expires = orNone(values.expires, (text) => parseExpiry(text, Date.now()))
+    const change: NodeChange = {
+      ...(expires === undefined ? {} : { expires }),
+      ...(grants && { grants }),
+      ...(limits && { limits }),
+    }
+    if (Object.keys(change).length === 0) {
+      throw new ProxyError('PROXY_ERR_USAGE', `what is to change? write: ${SET_USAGE}`)
+    }
+    const node = await atServerOrFiles(values, (client) => client.changeNode(id, change))
+    if (wantsJson(values)) printJson(node)
+    else print(`node ${id} is changed`)
+    return 0
   },
 })
 
@@ -190,6 +230,12 @@ const nodes: Runnable = dispatch(
   {
     list: { usage: 'list', summary: 'show the nodes, connected or not', flags: OPERATOR_FLAGS, run: list },
     add: { usage: 'add ID [SECRET]', summary: 'add a node, or many with --from', flags: ADD_FLAGS, run: add },
+    set: {
+      usage: 'set ID',
+      summary: 'change its limits, grants or expiry',
+      flags: [...SET_FLAGS, ...OPERATOR_FLAGS],
+      run: set,
+    },
     remove: { usage: 'remove ID', summary: 'remove a node', flags: OPERATOR_FLAGS, run: remove },
     enable: { usage: 'enable ID', summary: 'let it connect again', flags: OPERATOR_FLAGS, run: setEnabled(true) },
     disable: { usage: 'disable ID', summary: 'let it not connect', flags: OPERATOR_FLAGS, run: setEnabled(false) },
@@ -221,12 +267,31 @@ async function readSecret(file: string | undefined, positionals: readonly string
   return checkSecret((await readInput(path, '--secret-file')).replace(/[\r\n]+$/, ''), '--secret-file')
 }
 
-function readGrants(values: {
-  listen: string | undefined
-  dial: readonly string[]
-  channel: readonly string[]
-  name: readonly string[]
-}): Grants | undefined {
+interface GrantValues {
+  readonly listen: string | undefined
+  readonly dial: readonly string[]
+  readonly channel: readonly string[]
+  readonly name: readonly string[]
+}
+
+/** Undefined where no flag says anything. */
+function grantsChange({ listen, ...lists }: GrantValues): NodeChange['grants'] | undefined {
+  const some = (list: readonly string[]): string[] => list.filter((one) => one !== NONE)
+  readGrants({
+    listen: listen === NONE ? undefined : listen,
+    ...{ dial: some(lists.dial), channel: some(lists.channel), name: some(lists.name) },
+  })
+  const asked = {
+    listen: orNone(listen, (text) => text),
+    dial: listOrNone(lists.dial, 'dial', (list) => list),
+    channels: listOrNone(lists.channel, 'channel', (list) => list),
+    names: listOrNone(lists.name, 'name', (list) => list),
+  }
+  const given = Object.entries(asked).filter(([, value]) => value !== undefined)
+  return given.length === 0 ? undefined : Object.fromEntries(given)
+}
+
+function readGrants(values: GrantValues): Grants | undefined {
   const { listen, dial, channel, name } = values
   if (listen !== undefined) parsePortRanges(listen)
   for (const pattern of dial) parsePattern(pattern)

@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto'
 import { type Endpoint, ProxyError } from '../../lib/core/index.ts'
+import type { HttpSettings } from '../../lib/domains/http-settings.ts'
 import { formatPublic, PUBLIC, readLabel } from '../../lib/domains/public-address.ts'
+import type { ProxyVersion } from '../../lib/domains/tcp-address.ts'
 import { command, type Runnable } from '../common/command.ts'
 import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
 import { type Flag, type StringFlag, toPort } from '../common/flags.ts'
@@ -13,6 +15,7 @@ import { stopSignal } from '../common/until-stopped.ts'
 import { findSecrets } from '../node/find-secrets.ts'
 import { loadLogin, onlyServer, planServers } from '../node/plan.ts'
 import { SERVER_FLAGS } from '../node/server-flags.ts'
+import { FRONT_FLAGS, readFrontFlags, withFrontFlags } from './http-flags.ts'
 import { type PublishKind, readPublishTarget } from './publish-target.ts'
 
 const FLAGS = [
@@ -66,35 +69,58 @@ const NOT_HERE: {
 } & { readonly admin: undefined } = { dynamic: [], listener: [], peer_listener: [], allow: [], admin: undefined }
 
 /** `symport http` */
-export const http: Runnable = command({
-  usage: 'symport http [flags] TARGET',
-  summary: 'Publishes a web service of this side: prints its public URL, and a line for each request.',
-  flags: [NAME_FLAG, JSON_FLAG, ...FLAGS],
-  examples: [
-    '# once: keeps the server and its secret; then no more flags are needed',
-    'symport login tcp://server.example.com:925',
-    'symport http 3000',
-    '# https://checkout.example.com, on a server with --domain example.com',
-    'symport http 3000 --name checkout',
-    '# another machine, a path of it, or a service that speaks TLS',
-    'symport http http://192.168.1.5:8080/app/',
-    "symport http 'https://127.0.0.1:8443?verify=off'",
-  ],
-  run: (flags, positionals) =>
-    publish('http', flags, positionals, { name: flags.name === undefined ? undefined : checkName(flags.name) }),
-})
+export const http: Runnable = withFrontFlags(
+  command({
+    usage: 'symport http [flags] TARGET',
+    summary: 'Publishes a web service of this side: prints its public URL, and a line for each request.',
+    flags: [NAME_FLAG, ...FRONT_FLAGS, JSON_FLAG, ...FLAGS],
+    examples: [
+      '# once: keeps the server and its secret; then no more flags are needed',
+      'symport login tcp://server.example.com:925',
+      'symport http 3000',
+      '# https://checkout.example.com, on a server with --domain example.com',
+      'symport http 3000 --name checkout',
+      '# another machine, a path of it, or a service that speaks TLS',
+      'symport http http://192.168.1.5:8080/app/',
+      "symport http 'https://127.0.0.1:8443?verify=off'",
+      '# behind a password, and for a development server that wants to be asked by its own name',
+      'symport http 3000 --basic-auth ann:correct-horse --host-header rewrite',
+    ],
+    run: async (flags, positionals) => {
+      const name = flags.name === undefined ? undefined : checkName(flags.name)
+      return await publish('http', flags, positionals, { name }, { http: await readFrontFlags(flags) })
+    },
+  }),
+)
+
+const TLS_NAME_FLAG: StringFlag<'name'> = {
+  name: 'name',
+  kind: 'string',
+  value: 'NAME',
+  help: "Of a service that speaks TLS from its first byte: the name below the server's domain, at the server's own port.",
+}
+
+const PROXY_FLAG: StringFlag<'proxy-protocol'> = {
+  name: 'proxy-protocol',
+  kind: 'string',
+  value: 'v2',
+  help: "The target gets a PROXY header with the visitor's address first: v2, or v1. It has to expect it.",
+}
 
 /** `symport tcp` */
 export const tcp: Runnable = command({
   usage: 'symport tcp [flags] TARGET',
   summary: 'Publishes a TCP port of this side at a port of the server.',
-  flags: [PORT_FLAG, JSON_FLAG, ...FLAGS],
+  flags: [PORT_FLAG, TLS_NAME_FLAG, PROXY_FLAG, JSON_FLAG, ...FLAGS],
   examples: [
     '# ssh -p 9000 server.example.com, on a server with --allow-ports 9000-9999',
     'symport tcp 22 --remote-port 9000 --server tcp://server.example.com:925',
     'symport tcp 192.168.1.5:5432',
+    '# tls://db.example.com, on a server with --domain example.com: what ends TLS itself, and is passed on undecrypted',
+    'symport tcp 8443 --name db',
   ],
-  run: (flags, positionals) => publish('tcp', flags, positionals, portOf(flags)),
+  run: (flags, positionals) =>
+    publish('tcp', flags, positionals, tcpWanted(flags), { proxy: proxyOf(flags['proxy-protocol']) }),
 })
 
 /** `symport udp` */
@@ -108,17 +134,33 @@ export const udp: Runnable = command({
 
 type Values = { readonly [name in (typeof FLAGS)[number]['name']]: string | undefined } & { readonly json: boolean }
 
+interface Wanted {
+  /** What the server has to make of it, if that is not what the command says. */
+  readonly kind?: 'tls'
+  readonly name?: string | undefined
+  readonly port?: number | undefined
+}
+
+/** What is between visitors and the target on this side, of which the server knows nothing. */
+interface Extras {
+  readonly http?: HttpSettings | undefined
+  readonly proxy?: ProxyVersion | undefined
+}
+
 async function publish(
   kind: PublishKind,
   flags: Values,
   positionals: readonly string[],
-  wanted: { readonly name?: string | undefined; readonly port?: number | undefined },
+  wanted: Wanted,
+  { http, proxy }: Extras = {},
 ): Promise<number> {
   const [text, another] = positionals
   if (text === undefined || another !== undefined) {
     throw usage(`symport ${kind} takes one target: a port, host:port${kind === 'http' ? ' or a URL' : ''}`)
   }
-  const target = readPublishTarget(kind, text)
+  const plain = readPublishTarget(kind, text)
+  const { Domain, Addr } = plain.forward
+  const target = proxy === undefined ? plain : { ...plain, forward: { Domain, Addr: `${Addr}?proxy=${proxy}` } }
   // Those of the file are about the node that runs with it.
   const logging = { 'log-level': flags['log-level'] ?? 'warn', 'log-file': flags['log-file'] }
   checkLogLevel(logging['log-level'])
@@ -137,10 +179,10 @@ async function publish(
   const { ready, exposed } = await findSecrets([plan], state, askSecret)
   const [only] = ready
   if (only === undefined) return 1
-  const at = formatPublic({ kind, base: target.base, use: useOf(kind, target.forward), ...wanted })
+  const at = formatPublic({ kind, base: target.base, use: useOf(kind, plain.forward), ...wanted })
   const { runPublished } = await import('./run-published.ts')
   return await runPublished(only, {
-    ...{ target, listen: { Domain: PUBLIC, Addr: at }, state, exposed, stop, json: flags.json, logging },
+    ...{ target, http, listen: { Domain: PUBLIC, Addr: at }, state, exposed, stop, json: flags.json, logging },
     ...{ warnings: config?.warnings ?? [], limits: config?.options.limits, times },
   })
 }
@@ -161,6 +203,20 @@ function checkName(name: string): string {
 function portOf(flags: { readonly 'remote-port': string | undefined }): { readonly port: number | undefined } {
   const text = flags['remote-port']
   return { port: text === undefined ? undefined : toPort(text, 'remote-port') }
+}
+
+function proxyOf(version: string | undefined): ProxyVersion | undefined {
+  if (version === undefined || version === 'v1' || version === 'v2') return version
+  throw usage('--proxy-protocol: v2 is known, and v1')
+}
+
+/** With a name it is one of those who are told apart by what a client of TLS says first. */
+function tcpWanted(flags: { readonly 'remote-port': string | undefined; readonly name: string | undefined }): Wanted {
+  if (flags.name === undefined) return portOf(flags)
+  if (flags['remote-port'] !== undefined) {
+    throw usage("--name and --remote-port exclude each other: a name is at the server's own port")
+  }
+  return { kind: 'tls', name: checkName(flags.name) }
 }
 
 function usage(message: string): ProxyError {

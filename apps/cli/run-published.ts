@@ -1,7 +1,9 @@
 import { type DomainPlugin, type Endpoint, ProxyError } from '../../lib/core/index.ts'
 import { createNode, type NodeOptions } from '../../lib/create-node.ts'
 import { formatHostPort, parseHostPort } from '../../lib/domains/address.ts'
-import { watched } from '../../lib/domains/http-watch.ts'
+import type { HttpSettings } from '../../lib/domains/http-settings.ts'
+import { type SeenRequest, watched } from '../../lib/domains/http-watch.ts'
+import type { Front } from '../../lib/domains/web-front.ts'
 import type { HubEvent } from '../../lib/index.ts'
 import { createPolicy } from '../../lib/policy/policy.ts'
 import { loadNodeKey } from '../../lib/store/secrets.ts'
@@ -13,6 +15,7 @@ import { createLog, type Logger, type LogOptions } from '../common/log.ts'
 import { createDomains } from '../common/options.ts'
 import { untilStopped } from '../common/until-stopped.ts'
 import type { ReadyPlan } from '../node/find-secrets.ts'
+import type { Observer } from '../node/observe.ts'
 import { dnsAdvice } from './dns-advice.ts'
 import { type PublishTarget, targetProblem } from './publish-target.ts'
 import { RequestLines } from './request-lines.ts'
@@ -20,6 +23,8 @@ import { logToStderr } from './stderr-log.ts'
 
 export interface PublishedOptions {
   readonly target: PublishTarget
+  /** What stands in front of a web service. Default: nothing, and what passes is not looked into. */
+  readonly http?: HttpSettings | undefined
   /** What is asked of the server. */
   readonly listen: Endpoint
   readonly state: StateFolder
@@ -42,7 +47,7 @@ const MAY_COME_BACK: ReadonlySet<string> = new Set(['PROXY_ERR_LISTEN_FAILED', '
 const FIRST_LOOK = 3000
 /** Bytes of lines that a reader may leave. */
 const MOST_UNREAD = 262_144
-const SCHEMES = ['http', 'https', 'tcp', 'udp']
+const SCHEMES = ['http', 'https', 'tls', 'tcp', 'udp']
 
 /** Publishes a target until it is stopped, or cannot. Answers the exit status. */
 export async function runPublished(plan: ReadyPlan, options: PublishedOptions): Promise<number> {
@@ -59,24 +64,35 @@ export async function runPublished(plan: ReadyPlan, options: PublishedOptions): 
   const lines = new RequestLines({ json, color, write, isFull })
   const isWeb = listen.Addr.startsWith('http')
   const plain = createDomains({ onWarning: (text) => log.warn(text) })
-  const domains = isWeb ? withWatch(plain, target.forward, lines) : plain
+  const published = new Published({ target, host: plan.place.host, json, onTerminal, write, log })
+  const served = isWeb
+    ? await withWatch(plain, options, lines, () => published.isNamed)
+    : { domains: plain, close: () => {} }
+  await using inspector = served.inspection && (await openInspector(state, plan.place.name, log, served.inspection))
+  const observed = inspector?.observed[0]
 
   const start = new AbortController()
   void lookAtTarget(target, plain, start.signal, log)
-  const published = new Published({ target, host: plan.place.host, json, onTerminal, write, log })
   const node = await createNode({
     dial: (dialOptions) => plan.place.dial(dialOptions),
     server: plan.place.name,
     ...{ secret: plan.secret, credential: plan.credential, id: plan.id, name: plan.name, identity: key.privateKey },
-    ...{ domains, limits, keepalive: times.keepalive, resumeTimeout: times.resumeTimeout },
+    ...{ domains: served.domains, limits, keepalive: times.keepalive, resumeTimeout: times.resumeTimeout },
     peerListeners: [{ Listen: listen, Forward: target.forward }],
     // It is here for one target, and for nothing else that the server may want.
     policy: createPolicy({ dial: 'none', listenPorts: 'none' }),
-    onEvent: published.onEvent,
+    ...observed?.hooks,
+    onEvent(event) {
+      published.onEvent(event)
+      observed?.hooks.onEvent(event)
+    },
   })
+  observed?.started(node)
+  inspector?.serve()
   const stopped = untilStopped(node, { stop, timeout: () => times.drainTimeout, log })
   const outcome = await Promise.race([stopped, published.failed])
   start.abort()
+  served.close()
   lines.flush()
   if (typeof outcome === 'number') return outcome
   await node.close()
@@ -85,8 +101,52 @@ export async function runPublished(plan: ReadyPlan, options: PublishedOptions): 
   return 1
 }
 
-function withWatch(domains: readonly DomainPlugin[], { Domain }: Endpoint, lines: RequestLines): DomainPlugin[] {
-  return domains.map((plugin) => (plugin.name === Domain ? watched(plugin, lines.add) : plugin))
+interface Served {
+  readonly domains: readonly DomainPlugin[]
+  /** Of what is to be inspected. */
+  readonly inspection?: Front['inspection'] | undefined
+  close(): void
+}
+
+/** Tells of requests, and puts in front of the target what stands there. */
+async function withWatch(
+  domains: readonly DomainPlugin[],
+  { target: { forward }, http }: Pick<PublishedOptions, 'target' | 'http'>,
+  lines: RequestLines,
+  isNamed: () => boolean,
+): Promise<Served> {
+  const own = domains.find(({ name }) => name === forward.Domain)
+  const put = (plugin: DomainPlugin): DomainPlugin[] => domains.map((one) => (one === own ? plugin : one))
+  if (!own) return { domains, close: () => {} }
+  if (!http) return { domains: put(watched(own, lines.add)), close: () => {} }
+  const { webFront } = await import('../../lib/domains/web-front.ts')
+  // What answers then is in front of the target, and says nothing to visitors of why that does not.
+  let failure: { readonly at: Date; readonly problem: string } | undefined
+  const onFailed = ({ message }: ProxyError): void => {
+    failure = { at: new Date(), problem: message }
+  }
+  const add = (request: SeenRequest): void => {
+    const failed = request.status === 502 && failure !== undefined && failure.at >= request.at
+    lines.add(failed ? { ...request, problem: request.problem ?? failure?.problem } : request)
+  }
+  const front: Front = await webFront(own, { settings: http, forward, isNamed, onFailed })
+  const inspection = http.inspect ? () => front.inspection() : undefined
+  return { domains: put(watched(front.plugin, add)), inspection, close: () => front.close() }
+}
+
+/** Lets `symport requests` look at them, at a socket of this process. */
+async function openInspector(
+  folder: StateFolder,
+  server: string,
+  log: Logger,
+  inspection: Front['inspection'],
+): Promise<Observer> {
+  const [{ observe }, { publishSocket, removeOldSockets }] = await Promise.all([
+    import('../node/observe.ts'),
+    import('../../lib/admin/socket-path.ts'),
+  ])
+  await removeOldSockets(folder)
+  return await observe({ folder, socket: publishSocket(folder), servers: [server], log, inspection })
 }
 
 /** A target may come up later: it is only said. */
@@ -118,6 +178,7 @@ export class Published {
   readonly #tell: (event: HubEvent) => void
   #fail: (reason: ProxyError) => void = () => {}
   #url: string | undefined
+  #isNamed = false
 
   constructor(context: PublishedContext) {
     this.#context = context
@@ -125,6 +186,11 @@ export class Published {
     this.failed = new Promise((resolve) => {
       this.#fail = resolve
     })
+  }
+
+  /** Whether it is at the web port of the server, and not at a port of its own. */
+  get isNamed(): boolean {
+    return this.#isNamed
   }
 
   readonly onEvent = (event: HubEvent): void => {
@@ -156,12 +222,13 @@ export class Published {
       this.#fail(new ProxyError('PROXY_ERR_ENDPOINT', 'the server does not say where it is: it may be an older one'))
       return
     }
+    this.#isNamed = !bound.Addr.startsWith(':')
     log.info({ url }, 'published')
     if (url === this.#url) return
     this.#url = url
     if (json) write(`${JSON.stringify({ url, target: target.name })}\n`)
     else write(onTerminal ? `\n  ${url}  ->  ${target.name}\n\n` : `${url} -> ${target.name}\n`)
-    if (!bound.Domain.startsWith('http') || bound.Addr.startsWith(':')) return
+    if (!/^(?:https?|tls)$/.test(bound.Domain) || bound.Addr.startsWith(':')) return
     const host = bound.Addr.replace(/:\d+$/, '')
     void dnsAdvice(host, server).then((advice) => advice !== undefined && log.warn(advice))
   }

@@ -8,6 +8,7 @@ import { OPERATOR_FLAGS, openServer, print, printJson, terminal, wantsJson, with
 import {
   certificateColumns,
   connectionColumns,
+  limitsText,
   mappingColumns,
   nodeColumns,
   problemLines,
@@ -138,12 +139,13 @@ function render(status: Status, rates: ReadonlyMap<string, Rates> | undefined, o
     `symport ${server.version} ${isNode ? 'node of' : 'at'} ${server.address}, up ${formatSince(server.started, context.now)}`,
     `${peers}, ${server.mappings.ready} of ${counted(server.mappings.count, 'mapping')} ready`,
     `in ${formatBytes(totals.bytesIn)}${speed('in')}, out ${formatBytes(totals.bytesOut)}${speed('out')}, ${counted(totals.live, 'connection')} open (${totals.connections} in all), ${formatBytes(memory.rss)} of memory`,
+    ...(server.nodeLimits ? [`each node without limits of its own: ${limitsText(server.nodeLimits)}`] : []),
   ].map(printable)
   if (nodes.length > 0) lines.push('', ...formatTable(nodes, columns, options))
   if (mappings.length > 0) lines.push('', ...formatTable(mappings, mappingColumns(context), options))
-  const problems = problemLines(mappings)
-  if (problems.length > 0) lines.push('', ...problems)
   const { certificates = [] } = server
+  const problems = problemLines(mappings, certificates)
+  if (problems.length > 0) lines.push('', ...problems)
   if (certificates.length > 0) lines.push('', ...formatTable(certificates, certificateColumns(context), options))
   if (connections?.length === 0) lines.push('', 'no connections are open')
   else if (connections) lines.push('', ...formatTable(connections, connectionColumns(context), options))

@@ -5,8 +5,10 @@ import { ProxyError } from '../../lib/core/index.ts'
 import type {
   AddedNode,
   ConnectionStatus,
+  MappingChange,
   MappingRequest,
   MappingStatus,
+  NodeChange,
   NodeRequest,
   NodeStatus,
   ReloadReport,
@@ -24,11 +26,13 @@ export interface AdminClient {
   removeNode(id: string): Promise<void>
   setNodeEnabled(id: string, enabled: boolean): Promise<NodeStatus>
   rotateNode(id: string, secret?: string | undefined): Promise<AddedNode>
+  changeNode(id: string, change: NodeChange): Promise<NodeStatus>
   kickNode(id: string): Promise<number>
   mappings(): Promise<MappingStatus[]>
   addMapping(request: MappingRequest): Promise<MappingStatus>
   removeMapping(id: string): Promise<void>
   setMappingEnabled(id: string, enabled: boolean): Promise<MappingStatus>
+  changeMapping(id: string, change: MappingChange): Promise<MappingStatus>
   connections(query?: { node?: string | undefined; mapping?: string | undefined }): Promise<ConnectionStatus[]>
   reload(): Promise<ReloadReport>
 }
@@ -133,6 +137,7 @@ export function createClient(place: AdminPlace): AdminClient {
       call('POST', node(id, enabled ? '/enable' : '/disable'), ({ nodeStatus }) => nodeStatus),
     rotateNode: (id, secret) =>
       call('POST', node(id, '/rotate'), ({ addedNode }) => addedNode, secret === undefined ? {} : { secret }),
+    changeNode: (id, change) => call('PATCH', node(id), ({ nodeStatus }) => nodeStatus, change),
     async kickNode(id) {
       return (await call('POST', node(id, '/kick'), ({ kicked }) => kicked)).kicked
     },
@@ -141,6 +146,7 @@ export function createClient(place: AdminPlace): AdminClient {
     removeMapping: (id) => tell('DELETE', mapping(id)),
     setMappingEnabled: (id, enabled) =>
       call('POST', mapping(id, enabled ? '/enable' : '/disable'), ({ mappingStatus }) => mappingStatus),
+    changeMapping: (id, change) => call('PATCH', mapping(id), ({ mappingStatus }) => mappingStatus, change),
     connections: (query = {}) => {
       const words = Object.entries(query).flatMap(([key, value]): [string, string][] =>
         value === undefined ? [] : [[key, value]],
@@ -152,7 +158,8 @@ export function createClient(place: AdminPlace): AdminClient {
   }
 }
 
-async function send(place: AdminPlace, method: string, path: string, body: unknown): Promise<unknown> {
+/** Asks, and answers what came, as JSON. */
+export async function send(place: AdminPlace, method: string, path: string, body: unknown): Promise<unknown> {
   const { request } = place.secure ? await import('node:https') : await import('node:http')
   const text = body === undefined ? undefined : JSON.stringify(body)
   const options: RequestOptions = {
@@ -224,7 +231,7 @@ function toError({ code, message }: { code: string; message: string }): ProxyErr
   return new ProxyError(isCode(code) ? code : 'PROXY_ERR_ADMIN', message)
 }
 
-function unexpected(place: AdminPlace): ProxyError {
+export function unexpected(place: AdminPlace): ProxyError {
   return new ProxyError(
     'PROXY_ERR_ADMIN',
     `what answers for ${place.name} is no symport server of a version known here`,

@@ -1,7 +1,8 @@
 import { parseListenerFlag } from '../../lib/domains/short-spec.ts'
 import type { DomainPlugin, Endpoint } from '../../lib/index.ts'
 import { contextOf, readMapping, textsOf } from './config-mapping.ts'
-import { type FileTable, fileMappings } from './config-schema.ts'
+import { fileMappings } from './config-mapping-schema.ts'
+import type { FileTable } from './config-schema.ts'
 import type { ClientEntry } from './config-types.ts'
 
 /** What a file has for -D, -L and -R, as these take it. Passwords stand in it. */

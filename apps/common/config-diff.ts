@@ -13,7 +13,9 @@ export interface ConfigDiff {
   readonly restart: readonly string[]
 }
 
-const LIVE: ReadonlySet<string> = new Set(['allow', 'allow-names', 'allow-ports', 'log-level', 'drain-timeout'])
+const LIVE: ReadonlySet<string> = new Set([
+  ...['allow', 'allow-names', 'allow-ports', 'log-level', 'drain-timeout', 'node-limits'],
+])
 const SECRETS: ReadonlySet<string> = new Set([
   ...['uuid', 'proxy', 'webhook'],
   // These may hold passwords of channels.
@@ -57,7 +59,10 @@ export function diffConfig(
   compare('limits of all main connections together', oldOptions, newOptions)
   // Nodes are asked to listen when they connect.
   compare('peer_listener', before.peerListeners, after.peerListeners)
-  if (before.role === 'server' && after.role === 'server') compare('host', before.wsp?.ownName, after.wsp?.ownName)
+  if (before.role === 'server' && after.role === 'server') {
+    compare('host', before.wsp?.ownName, after.wsp?.ownName)
+    compare('node-limits', before.nodeLimits ?? {}, after.nodeLimits ?? {})
+  }
   if (before.role === 'node' && after.role === 'node') {
     for (const name of ['client', 'dynamic', 'local', 'remote'] as const) {
       compare(name, name === 'client' ? before.clients : before[name], name === 'client' ? after.clients : after[name])

@@ -6,6 +6,8 @@ import { hidden, type WrittenEndpoint } from '../../lib/domains/spec-json.ts'
 import { DOMAINS, ownDomains, peerDomains } from '../../lib/domains/table.ts'
 import type { Balance, HealthCheck, MappingRequest } from '../../lib/hub/operations.ts'
 import type { Endpoint, Spec } from '../../lib/index.ts'
+import { type FileHttp, readHttp } from './config-http.ts'
+import { type FileLimits, readLimits } from './config-limits.ts'
 import { toDuration } from './flags.ts'
 import { createDomains } from './options.ts'
 
@@ -18,10 +20,15 @@ export interface FileContext {
   readonly domains: readonly KnownDomain[]
 }
 
+/** What can be listened on only at the port of a server. */
+const WEB_PORT = ['web', 'ws', 'tls']
+
 /** What the file's side has. The web port is only a server's. */
 export function contextOf(role: 'server' | 'node', use: FileContext['use']): FileContext {
-  const web = DOMAINS.filter((domain) => typeof domain === 'object' && ['web', 'ws'].includes(domain.name))
-  return { use, domains: role === 'server' ? [...createDomains(), ...web] : createDomains() }
+  const own = createDomains()
+  if (role !== 'server') return { use, domains: own }
+  const web = DOMAINS.filter((domain) => typeof domain === 'object' && WEB_PORT.includes(domain.name))
+  return { use, domains: [...own.filter(({ name }) => !WEB_PORT.includes(name)), ...web] }
 }
 
 /** A mapping as a file has it: a SPEC in any of its forms, or a table. */
@@ -40,6 +47,8 @@ export interface MappingTable {
     | boolean
     | { readonly interval?: string | undefined; readonly timeout?: string | undefined }
     | undefined
+  readonly limits?: FileLimits | undefined
+  readonly http?: FileHttp | undefined
 }
 
 /** The JSON form of a SPEC, as an object of the file. */
@@ -81,7 +90,7 @@ export function readMapping(value: FileMapping, context: FileContext): ConfigMap
     const { Listen, Forward, Node } = value
     return readMapping({ listen: Listen, forward: Forward, node: Node }, context)
   }
-  const { node, nodes = node, balance, note, enabled, wait, health } = value
+  const { node, nodes = node, balance, note, enabled, wait, health, limits, http } = value
   return {
     listen: readHalf(value.listen, 'listen', context),
     forward: readHalf(value.forward, 'forward', context),
@@ -91,6 +100,8 @@ export function readMapping(value: FileMapping, context: FileContext): ConfigMap
     ...(enabled === undefined ? {} : { enabled }),
     ...(wait === undefined ? {} : { wait: toDuration(wait, 'wait') }),
     ...(health === undefined || health === false ? {} : { health: health === true ? {} : readHealth(health) }),
+    ...(limits === undefined ? {} : { limits: readLimits(limits) }),
+    ...(http === undefined ? {} : { http: readHttp(http) }),
   }
 }
 

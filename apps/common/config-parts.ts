@@ -2,9 +2,16 @@ import * as v from 'valibot'
 import { nearest } from '../../lib/domains/nearest.ts'
 import { shown } from '../../lib/domains/text.ts'
 import { toDuration } from './flags.ts'
+import { SIZE_PATTERN, toSize } from './sizes.ts'
 
 // What the schema of a configuration file is made of: each part says what is wrong in words for people, and describes
 // itself for the published JSON Schema.
+
+/** Which command a file is for. */
+export type Role = 'server' | 'node'
+
+/** A file whose shape has been checked, by the names of its keys. */
+export type FileTable = Readonly<Record<string, unknown>>
 
 const TEXT_LENGTH = 4096
 const LIST_LENGTH = 10_000
@@ -79,22 +86,9 @@ export function count(about: string, most: number, least = 1): v.GenericSchema<n
   )
 }
 
-const SIZE = /^([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(B|KiB|MiB|GiB|kB|MB|GB)$/
-const UNITS: ReadonlyMap<string, number> = new Map([
-  ['B', 1],
-  ['KiB', 2 ** 10],
-  ['MiB', 2 ** 20],
-  ['GiB', 2 ** 30],
-  ['kB', 1e3],
-  ['MB', 1e6],
-  ['GB', 1e9],
-])
-
 /** `64MiB`, `1.5 GiB`, `500kB` or a number of bytes, in bytes. */
 export function sizeOf(value: string | number): number {
-  if (typeof value === 'number') return value
-  const [, amount, unit] = SIZE.exec(value) ?? []
-  return Math.round(Number(amount) * (UNITS.get(unit ?? '') ?? Number.NaN))
+  return typeof value === 'number' ? value : toSize(value, '')
 }
 
 /** Bytes; `least` of them at least. */
@@ -102,7 +96,12 @@ export function size(about: string, least: number): v.GenericSchema<string | num
   const advice = 'write a size: "64MiB", "512KiB" or a number of bytes'
   return v.pipe(
     either(
-      v.pipe(v.string(advice), v.regex(SIZE, advice)),
+      // The pattern is for editors: what is wrong is said by whoever reads it.
+      v.pipe(
+        v.string(advice),
+        checked((value: string) => toSize(value, '')),
+        v.regex(SIZE_PATTERN, advice),
+      ),
       v.pipe(v.number(advice), v.integer(advice)),
       (value) => typeof value === 'number',
     ),

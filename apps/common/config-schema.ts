@@ -1,44 +1,17 @@
 import * as v from 'valibot'
 import { nearest } from '../../lib/domains/nearest.ts'
-import { parseListenerFlag, parseShort } from '../../lib/domains/short-spec.ts'
 import { shown } from '../../lib/domains/text.ts'
-import { parseWeb } from '../../lib/domains/web-address.ts'
-import { type Limits, parsePattern, parsePortRanges } from '../../lib/index.ts'
-import { parseNamePattern } from '../../lib/policy/names.ts'
-import { parseNet } from '../../lib/sockets/ip.ts'
-import { parsePin } from '../../lib/sockets/verify.ts'
-import { parseVia } from '../../lib/transports/via-proxy.ts'
-import { parseAcmeDirectory, parseAcmeEmail } from './acme-flags.ts'
-import {
-  checkHalves,
-  contextOf,
-  type FileContext,
-  type FileHalf,
-  type FileMapping,
-  readHalf,
-  type SpecTable,
-} from './config-mapping.ts'
-import {
-  checked,
-  count,
-  duration,
-  either,
-  isTable,
-  items,
-  list,
-  oneOf,
-  port,
-  size,
-  sizeOf,
-  table,
-  text,
-  yes,
-} from './config-parts.ts'
-import { parseDomain } from './domain.ts'
+import type { Limits } from '../../lib/index.ts'
+import { parsePattern } from '../../lib/policy/patterns.ts'
+import type { TrafficLimits } from '../../lib/policy/traffic-limits.ts'
+import { limitsSchema, readLimits } from './config-limits.ts'
+import { MAPPING_ABOUT, MAPPING_LISTS, mappingsSchema } from './config-mapping-schema.ts'
+import { either, type FileTable, isTable, items, list, type Role, sizeOf, table, text } from './config-parts.ts'
+import { ABOUT, caText, checkId, pinText, proxyText, shortLists, tables } from './config-tables.ts'
 import { toDuration } from './flags.ts'
 import { checkSecret } from './secret.ts'
 
-export type Role = 'server' | 'node'
+export type { FileTable, Role } from './config-parts.ts'
 
 /** What is wrong with a file: where, as a dotted path (empty for the whole file), and what, on one line. */
 export interface Problem {
@@ -46,25 +19,23 @@ export interface Problem {
   readonly message: string
 }
 
-/** A file whose shape has been checked, by the names of its keys. */
-export type FileTable = Readonly<Record<string, unknown>>
-
-const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const
-const BALANCES = ['first', 'round-robin', 'least-connections'] as const
-const ID_BYTES = 64
-const NOTE_LENGTH = 1000
-
 /** Keys of a file that have other names, or another place, than the flag that says the same. */
 const PLACES: ReadonlyMap<string, string> = new Map([
   ['http.path', 'path'],
   ['http.trusted-proxies', 'trusted-proxies'],
   ['http.real-ip-header', 'real-ip-header'],
   ['http.proxy-protocol', 'proxy-protocol'],
+  ['http.caddy', 'caddy'],
+  ['http.caddy-server', 'caddy-server'],
   ['tls.cert', 'cert'],
   ['tls.key', 'key'],
   ['tls.acme-email', 'acme-email'],
   ['tls.acme-directory', 'acme-directory'],
   ['tls.acme-ca', 'acme-ca'],
+  ['tls.acme-eab-kid', 'acme-eab-kid'],
+  ['tls.acme-eab-hmac-file', 'acme-eab-hmac-file'],
+  ['tls.acme-dns-hook', 'acme-dns-hook'],
+  ['tls.acme-dns-wait', 'acme-dns-wait'],
   ['tls.ca', 'ca'],
   ['tls.pin', 'pin'],
   ['admin.listen', 'admin'],
@@ -99,212 +70,16 @@ const OPTION_KEYS: ReadonlyMap<string, keyof Omit<FileOptions, 'limits'>> = new 
   ['limits.max-sessions', 'maxSessions'],
 ])
 
-const COUNTS = 1_000_000
-
-/** All tables of one role; each says of an unknown key which one is meant, or where it belongs. */
-function tables(role: Role): Record<string, v.ObjectEntries> {
-  const server = role === 'server'
-  const peer = server ? 'node' : 'server'
-  const common: v.ObjectEntries = {
-    role: v.optional(oneOf('Which command the file is for. Without it, the command that reads it says so.', [role])),
-    $schema: v.optional(text('For editors: where the JSON Schema of this file is.')),
-    port: v.optional(
-      port(`The port of the server: ${server ? '0 is any free one. ' : ''}Default 925.`, server ? 0 : 1),
-    ),
-    uuid: v.optional(
-      text('The secret both sides know. Better in a file of its own: uuid-file.', (value) =>
-        checkSecret(value, '--uuid'),
-      ),
-    ),
-    'uuid-file': v.optional(text('A file that holds the secret.')),
-    state: v.optional(text('The folder for keys, secrets and what must survive a restart.')),
-    allow: v.optional(
-      list(`What the ${peer} may have dialled here: HOST:PORT, CIDR:PORT-PORT, *.suffix:*, unix:/path.`, parsePattern),
-    ),
-    'drain-timeout': v.optional(duration('How long open connections may take to finish at the end. Default 30s.')),
-    'resume-timeout': v.optional(
-      duration('How long open connections wait for a lost link to come back; 0s: not at all. Default 120s.'),
-    ),
-    keepalive: v.optional(
-      duration('The other side is asked for a sign of life after this long in silence. Default 15s.', 1000),
-    ),
-  }
-  const limits: v.ObjectEntries = {
-    'sub-connections': v.optional(count(`Connections at once through one ${peer}. Default 16384.`, 16_384)),
-    'pending-opens': v.optional(count('Of those, how many may wait for their target. Default 1024.', 1024)),
-    'opens-per-second': v.optional(count(`Connections that one ${peer} opens in a second. Default 20000.`, COUNTS)),
-    'open-timeout': v.optional(duration('How long opening a connection may take. Default 30s.', 1)),
-    listeners: v.optional(count(`Listeners that one ${peer} may have here. Default 1024.`, 65_535)),
-  }
-  const log: v.ObjectEntries = {
-    level: v.optional(oneOf('Default info.', LOG_LEVELS)),
-    file: v.optional(text('Append the log to this file, as JSON lines.')),
-  }
-  const buffers: v.ObjectEntries = {
-    window: v.optional(
-      size(
-        `What one ${peer} may have on its way to connections here that nobody has taken yet. Default 64MiB.`,
-        65_536,
-      ),
-    ),
-    kept: v.optional(
-      size(`What is kept for one ${peer} until it is acknowledged, to be sent again. Default 32MiB.`, 65_536),
-    ),
-    held: v.optional(size('Both of these, all main connections together. Default 512MiB.', 1_048_576)),
-  }
-  if (!server) {
-    return {
-      '': {
-        ...common,
-        host: v.optional(text('The server: host, host:port or a URL. Default 127.0.0.1.')),
-        server: v.optional(text('The same as host, as a URL: tcp://host:port, wss://host/symport.')),
-        id: v.optional(text('What this node calls itself. Default: the name of this machine.', checkId)),
-        proxy: v.optional(proxyText()),
-        ...shortLists(),
-      },
-      tls: { ca: v.optional(caText()), pin: v.optional(pinText()) },
-      admin: { listen: v.optional(text('Where the API of the node is served over TCP: host:port.')) },
-      log,
-      limits,
-      buffers,
-    }
-  }
-  return {
-    '': {
-      ...common,
-      host: v.optional(text('Where nodes connect: host, host:port, tcp:// or unix://. Default 0.0.0.0.')),
-      balance: v.optional(yes('Share new connections out among the nodes, instead of the first one serving.')),
-      'allow-ports': v.optional(
-        list('Ports that nodes may have listened on here: 9000-9999,22.', (value) => parsePortRanges(value)),
-      ),
-      'allow-names': v.optional(
-        list('Names of the web port that nodes may have: app.example.com, *.example.com, /path, or *.', (value) =>
-          parseNamePattern(value, parseWeb),
-        ),
-      ),
-      domain: v.optional(
-        text('The name below which nodes get names of the web port, or the URL where visitors find it.', parseDomain),
-      ),
-      'enrolled-only': v.optional(yes('Only nodes with a credential of their own: the shared secret is off.')),
-      'on-duplicate': v.optional(
-        oneOf('What happens when a second process connects with the same id. Default allow.', [
-          'allow',
-          'refuse',
-          'replace',
-        ]),
-      ),
-    },
-    tls: {
-      cert: v.optional(text('The certificate and those above it, in PEM.')),
-      key: v.optional(text('Its private key, in PEM.')),
-      'acme-email': v.optional(
-        text(
-          'Whom a public CA knows you as, which then gives a certificate for each name. Agrees to its terms.',
-          parseAcmeEmail,
-        ),
-      ),
-      'acme-directory': v.optional(
-        text(
-          "That CA: letsencrypt (the default), letsencrypt-staging, or its directory's https:// URL.",
-          parseAcmeDirectory,
-        ),
-      ),
-      'acme-ca': v.optional(text('The certificates to believe when that directory is asked, in PEM.')),
-    },
-    http: {
-      path: v.optional(
-        text('Where WebSocket links come in. Default /symport.', (value) => {
-          if (!/^\/[^\s\p{C}?#]*$/u.test(value)) throw new Error('a path begins with /, and has no spaces, ? or #')
-        }),
-      ),
-      'trusted-proxies': v.optional(
-        list('Proxies in front, which are believed when they tell the address of a client: CIDR.', checkNets),
-      ),
-      'real-ip-header': v.optional(
-        text('The header in which they tell it, if neither X-Forwarded-For nor Forwarded.', (value) => {
-          if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$/.test(value))
-            throw new Error(`${shown(value)} is not a header's name`)
-        }),
-      ),
-      'proxy-protocol': v.optional(yes('The trusted proxies begin each connection with a PROXY header (v1 or v2).')),
-    },
-    admin: {
-      listen: v.optional(text('Where the API is served over TCP, besides its Unix socket: host:port.')),
-      webhook: v.optional(
-        text('A URL that is told when a node goes and comes.', (value) => {
-          if (!URL.canParse(value) || !/^https?:\/\//i.test(value)) throw new Error('write a http:// or https:// URL')
-        }),
-      ),
-    },
-    log,
-    limits: {
-      ...limits,
-      'max-handshakes': v.optional(count('Handshakes at once. Default 1024.', COUNTS)),
-      'handshakes-per-address': v.optional(count('Of those, how many from one address. Default 64.', COUNTS)),
-      'max-sessions': v.optional(count('Main connections at once. Default 4096.', COUNTS)),
-    },
-    buffers,
-  }
-}
-
-function proxyText(): v.GenericSchema<string> {
-  return text('The proxy to dial through: http://host:port, socks5://host:port, or none.', (value) => {
-    if (value !== 'none') parseVia(value)
-  })
-}
-
-function caText(): v.GenericSchema<string> {
-  return text("A file with the certificates of the authorities to believe, instead of the system's.")
-}
-
-function pinText(): v.GenericSchema<string> {
-  return text('The certificate to believe, or that of the CA behind it: sha256:HEX.', parsePin)
-}
-
-/** What -D, -L and -R take, as lists of texts. */
-function shortLists(): v.ObjectEntries {
-  const context = contextOf('node', 'local')
-  return {
-    dynamic: v.optional(
-      list('Proxies here: socks5://[CHANNEL:PASSWORD@][bind]:port, http://, mixed://, or [bind:]port.', (value) =>
-        parseShort(value, 'dynamic', context),
-      ),
-    ),
-    local: v.optional(
-      list('This side listens, and joins a channel: tcp://CHANNEL:PASSWORD@[bind]:port; or a SPEC.', (value) =>
-        parseListenerFlag(value, 'local', context),
-      ),
-    ),
-    remote: v.optional(
-      list(
-        'What is offered at the server: tcp://CHANNEL:PASSWORD@host:port, tunnel://CHANNEL:PASSWORD@, http://host:port?mode=path&value=NAME; or a SPEC.',
-        (value) => parseListenerFlag(value, 'remote', context),
-      ),
-    ),
-  }
-}
-
-const ABOUT: Readonly<Record<string, string>> = {
-  tls: 'Certificates.',
-  http: 'The web side of the port.',
-  admin: 'What the operator sees and does.',
-  log: 'The log.',
-  limits: 'What one peer may have here.',
-  buffers: 'Memory. All that is above these waits at the sender.',
-}
-
-const MAPPING_LISTS = {
-  server: ['listener', 'peer-listener', 'mapping'],
-  node: ['listener', 'peer-listener'],
-} as const satisfies Record<Role, readonly string[]>
+/** What each node may have, as a mapping's `limits` are. */
+const NODE_LIMITS = 'node-limits'
 
 /** Where every known key stands: `limits.listeners`, by role. */
 function placesOf(role: Role): string[] {
   const all = Object.entries(tables(role)).flatMap(([name, entries]) =>
     Object.keys(entries).map((key) => (name === '' ? key : `${name}.${key}`)),
   )
-  const clients = role === 'node' ? ['client'] : []
-  return [...all, ...MAPPING_LISTS[role], ...clients, ...Object.keys(tables(role)).filter((name) => name !== '')]
+  const others = role === 'node' ? ['client'] : [NODE_LIMITS]
+  return [...all, ...MAPPING_LISTS[role], ...others, ...Object.keys(tables(role)).filter((name) => name !== '')]
 }
 
 /** Every key that can stand above all tables, of either role. */
@@ -341,152 +116,6 @@ function unknownKey(role: Role, at: string, here: readonly string[]): (key: stri
 function where(place: string): string {
   const [name = '', key] = place.split('.')
   return key === undefined ? `${name}, above all tables` : `${key} in [${name}]`
-}
-
-function checkId(id: string): void {
-  if (Buffer.byteLength(id) > ID_BYTES || /[\p{C}\p{Z}]/u.test(id)) {
-    throw new Error(`an id has 1 to ${ID_BYTES} bytes, and no spaces`)
-  }
-}
-
-function checkNets(text: string): void {
-  const wrong = text.split(',').find((net) => !parseNet(net.trim()))
-  if (wrong !== undefined) throw new Error(`${shown(wrong)} is no address and no CIDR`)
-}
-
-function checkNote(note: string): void {
-  if (note.length > NOTE_LENGTH) throw new Error(`at most ${NOTE_LENGTH} characters`)
-}
-
-/** The keys of a mapping's table. What belongs to the sharing out among nodes is for listeners of the server only. */
-function mappingKeys(context: FileContext) {
-  const half = (about: string, side: 'listen' | 'forward'): v.GenericSchema<FileHalf> => {
-    const endpoint = table(
-      'An endpoint.',
-      {
-        Domain: text('tcp, udp, unix, and what else doc/config.md has.'),
-        // Of a tunnel to the other side, it is empty.
-        Addr: v.pipe(
-          either(text(''), v.literal(''), (value) => value === ''),
-          v.description('host:port, or what else the domain has.'),
-        ),
-        Password: v.optional(
-          v.pipe(
-            either(text(''), v.literal(''), (value) => value === ''),
-            v.description("A channel's; empty: it has none."),
-          ),
-        ),
-      },
-      () => 'unknown key: an endpoint has Domain, Addr and perhaps a Password',
-    )
-    return v.pipe(
-      either(text('host:port, :port, a URL or a path.'), endpoint, isTable),
-      checked((value) => readHalf(value, side, context)),
-      v.description(about),
-    )
-  }
-  const plain = {
-    listen: half('Where connections come in.', 'listen'),
-    forward: half('Where the other side takes them.', 'forward'),
-    note: v.optional(text('For people.', checkNote)),
-    enabled: v.optional(yes('Default true.')),
-  }
-  const pinned = {
-    ...plain,
-    node: v.optional(text('The node that serves it. Default: any.', checkId)),
-    nodes: v.optional(list('The nodes that serve it.', checkId)),
-  }
-  const health = table(
-    'How the target is checked.',
-    {
-      interval: v.optional(duration('Time between two checks. Default 10s.', 100, 86_400_000)),
-      timeout: v.optional(duration('How long the target may take to answer. Default 5s.', 10, 60_000)),
-    },
-    () => 'unknown key: known are interval and timeout',
-  )
-  const shared = {
-    ...pinned,
-    balance: v.optional(oneOf('How connections are shared out among its nodes. Default first.', BALANCES)),
-    wait: v.optional(duration('How long a connection waits for a node that is away. Default 5s.', 0, 60_000)),
-    health: v.optional(
-      v.pipe(
-        either(yes('Whether the target is checked.'), health, isTable),
-        v.description('A node whose target does not answer is left out.'),
-      ),
-    ),
-  }
-  return { plain, pinned, shared }
-}
-
-/** A SPEC in any of its forms, or a table with these keys. */
-function mappingSchema<const E extends v.ObjectEntries>(
-  entries: E,
-  title: string,
-  context: FileContext,
-): v.GenericSchema<string | SpecTable | v.InferOutput<v.ObjectSchema<E, undefined>>> {
-  const { plain } = mappingKeys(context)
-  const keys = Object.keys(entries)
-  const named = table('A mapping.', entries, (key) => {
-    const close = nearest(key, keys)
-    return close === undefined ? `unknown key: known are ${keys.join(', ')}` : `unknown key: did you mean ${close}?`
-  })
-  const halves = v.object({ listen: plain.listen, forward: plain.forward })
-  const one = v.pipe(
-    named,
-    v.rawCheck(({ dataset: { value }, addIssue }) => {
-      if (isTable(value) && 'node' in value && 'nodes' in value) {
-        addIssue({ message: 'node and nodes are both there: keep one' })
-      }
-    }),
-    checked((value) => {
-      if (v.is(halves, value)) checkHalves(value.listen, value.forward, context)
-    }),
-  )
-  const spec = text('A SPEC: [bind:]port:host:hostport, or two endpoint URLs with a comma.', (value) =>
-    parseListenerFlag(value, context.use, context),
-  )
-  const json = v.pipe(
-    table(
-      'A SPEC as JSON has it.',
-      { Listen: plain.listen, Forward: plain.forward, Node: v.optional(text('The node that serves it.')) },
-      () => 'unknown key: a SPEC has Listen, Forward and Node',
-    ),
-    checked(({ Listen, Forward }) => checkHalves(Listen, Forward, context)),
-  )
-  const tabular = either(one, json, (value) => isTable(value) && 'Listen' in value)
-  return v.pipe(
-    either(spec, tabular, (value) => typeof value !== 'string'),
-    v.title(title),
-  )
-}
-
-/** The mappings of a list of the file (or of a client in it), whose shape has been checked. */
-export function fileMappings(file: FileTable, name: string, role: Role): FileMapping[] {
-  const value = file[name]
-  if (value === undefined) return []
-  const context = contextOf(role, useOf(name))
-  const schema = mappingSchema(mappingKeys(context).shared, name, context)
-  return v.parse(v.array(schema), Array.isArray(value) ? value : [value])
-}
-
-/** Who listens. */
-function useOf(name: string): FileContext['use'] {
-  return name === 'peer-listener' ? 'remote' : 'local'
-}
-
-/** One mapping, or a list of them. */
-function mappingsSchema(role: Role, name: string, about: string): v.GenericSchema {
-  const context = contextOf(role, useOf(name))
-  const { plain, pinned, shared } = mappingKeys(context)
-  const [keys, title] =
-    role === 'node'
-      ? [plain, 'mapping-of-a-node']
-      : name === 'peer-listener'
-        ? [pinned, 'mapping-at-nodes']
-        : [shared, 'mapping-of-a-server']
-  const mapping = mappingSchema(keys, title, context)
-  const many = either(mapping, items(mapping), (value) => Array.isArray(value))
-  return v.pipe(many, v.description(about))
 }
 
 /** One server of several that a node has. */
@@ -543,24 +172,15 @@ export function schemaOf(role: Role): v.GenericSchema<FileTable> {
     name,
     v.optional(mappingsSchema(role, name, MAPPING_ABOUT[role][name] ?? '')),
   ])
-  const clients = role === 'node' ? [['client', v.optional(clientSchema())]] : []
-  const entries: v.ObjectEntries = { ...top, ...Object.fromEntries([...nested, ...mappings, ...clients]) }
+  const others =
+    role === 'node'
+      ? [['client', v.optional(clientSchema())]]
+      : [[NODE_LIMITS, v.optional(limitsSchema('What may go through each node that has no limits of its own.'))]]
+  const entries: v.ObjectEntries = { ...top, ...Object.fromEntries([...nested, ...mappings, ...others]) }
   return v.pipe(
     table(`What "symport ${role}" does.`, entries, unknownKey(role, '', Object.keys(entries))),
     v.title(`symport ${role}`),
   )
-}
-
-const MAPPING_ABOUT: Record<Role, Readonly<Record<string, string>>> = {
-  server: {
-    listener: 'The server listens, a node forwards.',
-    'peer-listener': 'Each node listens, the server forwards.',
-    mapping: 'The same as listener.',
-  },
-  node: {
-    listener: 'This side listens, the server forwards (if it allows).',
-    'peer-listener': 'The server listens (if it allows), this side forwards.',
-  },
 }
 
 /** A file whose shape is known, or what is wrong with it. */
@@ -619,8 +239,16 @@ function pairProblems(file: FileTable, role: Role): Problem[] {
   needs('tls.key', 'tls.cert')
   needs('tls.acme-directory', 'tls.acme-email')
   needs('tls.acme-ca', 'tls.acme-email')
+  needs('tls.acme-eab-kid', 'tls.acme-email')
+  needs('tls.acme-eab-kid', 'tls.acme-eab-hmac-file')
+  needs('tls.acme-eab-hmac-file', 'tls.acme-eab-kid')
+  needs('tls.acme-dns-hook', 'tls.acme-email')
+  needs('tls.acme-dns-hook', 'domain')
+  needs('tls.acme-dns-wait', 'tls.acme-dns-hook')
   needs('http.proxy-protocol', 'http.trusted-proxies')
   needs('http.real-ip-header', 'http.trusted-proxies')
+  needs('http.caddy-server', 'http.caddy')
+  never('http.caddy', 'tls.acme-email')
   return problems
 }
 
@@ -630,12 +258,13 @@ const OF_CLIENTS = ['host', 'server', 'port', 'dynamic', 'local', 'remote', ...M
 // Relative ones are relative to the file.
 const PATHS: ReadonlySet<string> = new Set([
   ...['uuid-file', 'state', 'tls.cert', 'tls.key', 'tls.ca', 'tls.acme-ca', 'log.file'],
+  ...['tls.acme-eab-hmac-file', 'tls.acme-dns-hook'],
 ])
 
 /** Every value that stands alone, by its dotted key. Mappings are no such values. */
 function flatten(file: FileTable): [string, unknown][] {
   return Object.entries(file).flatMap(([key, value]): [string, unknown][] => {
-    if (MAPPING_LISTS.server.some((name) => name === key) || key === 'client') return []
+    if (MAPPING_LISTS.server.some((name) => name === key) || key === 'client' || key === NODE_LIMITS) return []
     return isTable(value) ? Object.entries(value).map(([inner, one]) => [`${key}.${inner}`, one]) : [[key, value]]
   })
 }
@@ -674,6 +303,12 @@ export function fileOptions(file: FileTable): FileOptions {
     else if (option !== undefined) options[option] = sizeOf(value)
   }
   return { ...options, ...(Object.keys(limits).length === 0 ? {} : { limits }) }
+}
+
+/** What each node may have, of a server's file. */
+export function fileNodeLimits(file: FileTable): TrafficLimits {
+  const result = v.safeParse(limitsSchema(''), file[NODE_LIMITS])
+  return result.success ? readLimits(result.output) : {}
 }
 
 /** What a file is for: as it says, or by keys that only one of the commands has; otherwise a server. */

@@ -1,4 +1,5 @@
 import type { Limits, ServerOptions } from '../../lib/index.ts'
+import type { TrafficLimits } from '../../lib/policy/traffic-limits.ts'
 import type { ConfigMapping } from './config-mapping.ts'
 import type { Problem, Role } from './config-schema.ts'
 
@@ -31,6 +32,8 @@ export type ConfigOptions = Pick<
 
 export interface ServerConfig extends CommonConfig {
   readonly role: 'server'
+  /** What each node may have that has no limits of its own. */
+  readonly nodeLimits?: TrafficLimits | undefined
   /** There if the file is one of wsp's: what it says that no flag does. */
   readonly wsp?: WspServer | undefined
 }

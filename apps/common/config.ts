@@ -70,25 +70,36 @@ interface Source {
 
 /** A file in which nothing is wrong, as the commands take it. */
 async function build(file: FileTable, { path, role, exposed }: Source): Promise<ServerConfig | NodeConfig> {
-  const { fileMappings, fileOptions, fileValues } = await import('./config-schema.ts')
+  const { fileNodeLimits, fileOptions, fileValues } = await import('./config-schema.ts')
+  const { fileMappings } = await import('./config-mapping-schema.ts')
+  const { withPage } = await import('./config-http.ts')
   const { isTable } = await import('./config-parts.ts')
-  const mappings = (name: string): ConfigMapping[] => {
-    const context = contextOf(role, name === 'peer-listener' ? 'remote' : 'local')
-    return fileMappings(file, name, role).map((one) => readMapping(one, context))
-  }
-  const lists = { listener: mappings('listener'), mapping: mappings('mapping') }
   const absolute = (name: string): string => resolve(dirname(path), name)
+  const mappings = async (name: string): Promise<ConfigMapping[]> => {
+    const context = contextOf(role, name === 'peer-listener' ? 'remote' : 'local')
+    const list = fileMappings(file, name, role).map((one) => readMapping(one, context))
+    for (const [i, mapping] of list.entries()) {
+      const { http } = mapping
+      const key = `${name}[${i}]`
+      if (http) list[i] = { ...mapping, http: await withPage(http, { config: path, key, absolute }) }
+    }
+    return list
+  }
+  const lists = { listener: await mappings('listener'), mapping: await mappings('mapping') }
   const values = fileValues(file, absolute)
   const common = {
     ...{ path, values },
     listeners: Object.values(lists).flat(),
-    peerListeners: mappings('peer-listener'),
+    peerListeners: await mappings('peer-listener'),
     listenerKeys: Object.entries(lists).flatMap(([name, list]) => list.map((_, i) => `${name}[${i}]`)),
     options: fileOptions(file),
   }
-  const hasSecret = values.uuid !== undefined || /@/.test(String(values.proxy ?? ''))
+  const hasUsers = common.listeners.some(({ http }) => http?.basicAuth !== undefined)
+  const hasSecret = hasUsers || values.uuid !== undefined || /@/.test(String(values.proxy ?? ''))
   const { clientEntry, exposedWarnings, hasSecrets, topLists, withoutTwins } = await import('./config-client.ts')
-  if (role === 'server') return { ...common, role, warnings: exposedWarnings(path, exposed && hasSecret) }
+  if (role === 'server') {
+    return { ...common, role, nodeLimits: fileNodeLimits(file), warnings: exposedWarnings(path, exposed && hasSecret) }
+  }
   const domains = createDomains()
   const written = [file.client ?? []].flat().filter((client) => isTable(client))
   const clients = withoutTwins(

@@ -1,6 +1,16 @@
 import { type Endpoint, formatEndpoint } from '../../lib/core/index.ts'
 import type { HubEvent, OnEvent } from '../../lib/index.ts'
+import type { LimitKind } from '../../lib/policy/traffic-limits.ts'
 import type { Logger } from './log.ts'
+
+const WHY_LIMITED: Readonly<Record<LimitKind, string>> = {
+  denied: 'not for that address',
+  quota: 'the bytes of this month are used up',
+  connections: 'too many connections',
+  'visitor-connections': 'too many connections of one address',
+  rate: 'too many new connections per second',
+  'visitor-rate': 'too many new connections per second of one address',
+}
 
 /** Lines about strangers in one minute. */
 const LINES = 20
@@ -78,6 +88,12 @@ export function logEvents(log: Logger, side: 'server' | 'node', hasListeners: bo
         log.warn(
           { from: event.from, forward: formatEndpoint(event.spec.Forward), code: event.reason.code },
           event.reason.message,
+        )
+        break
+      case 'limited':
+        log.warn(
+          { ...(event.mapping === undefined ? { node: event.node } : { mapping: event.mapping }), from: event.from },
+          `${event.count === 1 ? 'refused a visitor' : `refused ${event.count} more visitors`}: ${WHY_LIMITED[event.kind]}`,
         )
         break
       case 'duplicate':

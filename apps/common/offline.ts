@@ -10,10 +10,12 @@ export type OfflineOperations = Pick<
   | 'removeNode'
   | 'setNodeEnabled'
   | 'rotateNode'
+  | 'changeNode'
   | 'mappings'
   | 'addMapping'
   | 'removeMapping'
   | 'setMappingEnabled'
+  | 'changeMapping'
 > &
   AsyncDisposable
 
@@ -21,6 +23,7 @@ export type OfflineOperations = Pick<
 export async function openOffline(folder: StateFolder): Promise<OfflineOperations> {
   const [
     { AuditLog, subjectOf },
+    { createTlsNames },
     { createWeb },
     { Identities },
     { MappingTable },
@@ -29,6 +32,7 @@ export async function openOffline(folder: StateFolder): Promise<OfflineOperation
     { loadServerIdentity },
   ] = await Promise.all([
     import('../../lib/admin/audit.ts'),
+    import('../../lib/domains/tls-names.ts'),
     import('../../lib/domains/web.ts'),
     import('../../lib/hub/identities.ts'),
     import('../../lib/hub/mapping-table.ts'),
@@ -45,26 +49,30 @@ export async function openOffline(folder: StateFolder): Promise<OfflineOperation
   const identities = await Identities.open(folder, {
     serverKey: async () => (await loadServerIdentity(folder)).publicKey,
   })
+  const tls = createTlsNames().domain
+  const domains = [...createDomains().filter(({ name }) => name !== tls.name), tls, ...createWeb().domains]
   // It is not started: nothing listens.
   const table = await MappingTable.open({
-    ...{ folder, domains: [...createDomains(), ...createWeb().domains], pool: new Pool(), signal: over.signal },
+    ...{ folder, domains, pool: new Pool(), signal: over.signal },
     figures: (mapping) => statistics.mapping(mapping),
   })
   return {
     nodes: () =>
-      identities.list().map(({ id, enabled, created, expires, grants }) => {
-        return { id, enrolled: true, enabled, created, expires, grants, ...statistics.node(id, true) }
+      identities.list().map(({ suite: _, ...identity }) => {
+        return { ...identity, enrolled: true, ...statistics.node(identity.id, true) }
       }),
     addNode: (request) => change('node.add', request.id, () => identities.add(request)),
     removeNode: (id) => change('node.remove', id, () => identities.remove(id)),
     setNodeEnabled: (id, enabled) =>
       change(enabled ? 'node.enable' : 'node.disable', id, () => identities.setEnabled(id, enabled)),
     rotateNode: (id, secret) => change('node.rotate', id, () => identities.rotate(id, secret)),
+    changeNode: (id, what) => change('node.change', id, () => identities.change(id, what)),
     mappings: () => table.status(),
     addMapping: (request) => change('mapping.add', subjectOf(request), () => table.add(request)),
     removeMapping: (id) => change('mapping.remove', id, () => table.remove(id)),
     setMappingEnabled: (id, enabled) =>
       change(enabled ? 'mapping.enable' : 'mapping.disable', id, () => table.setEnabled(id, enabled)),
+    changeMapping: (id, what) => change('mapping.change', id, () => table.change(id, what)),
     async [Symbol.asyncDispose]() {
       over.abort()
       await Promise.all([table.close(), statistics.close()])

@@ -1,6 +1,14 @@
-import type { ConnectionStatus, MappingStatus, NodeStatus, Totals } from '../../lib/hub/operations.ts'
+import type {
+  CertificateStatus,
+  ConnectionStatus,
+  MappingStatus,
+  NodeStatus,
+  Totals,
+} from '../../lib/hub/operations.ts'
 import { type Endpoint, formatEndpoint } from '../../lib/index.ts'
-import { type Color, type Column, formatBytes, formatSince, printable } from './table.ts'
+import type { FlowLimits, TrafficLimits } from '../../lib/policy/traffic-limits.ts'
+import { formatSize } from './sizes.ts'
+import { type Color, type Column, counted, formatBytes, formatSince, printable } from './table.ts'
 
 /** Bytes a second since the last look. */
 export interface Rates {
@@ -45,6 +53,7 @@ export function nodeColumns(context: TableContext): Column<NodeStatus>[] {
     { title: 'RTT', value: ({ instances }) => milliseconds(instances[0]?.rtt), align: 'right', rank: 5 },
     ...totalColumns<NodeStatus>(context, 'node'),
     { title: 'SINCE', value: (node) => formatSince(sinceOf(node), now), align: 'right', rank: 4 },
+    { title: 'LIMITS', value: ({ limits }) => limitsText(limits), shrinkTo: 12, rank: 7 },
     { title: 'EXPIRES', value: ({ expires }) => expires?.slice(0, 10) ?? '', rank: 7 },
     { title: 'SHARED', value: ({ enrolled }) => (enrolled ? '' : 'yes'), rank: 8 },
   ]
@@ -73,14 +82,64 @@ export function mappingColumns(context: TableContext): Column<MappingStatus>[] {
     { title: 'TARGET', value: ({ forward }) => short(forward), rank: 2 },
     { title: 'NODES', value: ({ nodes }) => some(nodes) || 'any', rank: 3 },
     ...totalColumns<MappingStatus>(context, 'mapping'),
+    { title: 'LIMITS', value: ({ limits }) => limitsText(limits), shrinkTo: 12, rank: 6 },
+    { title: 'HTTP', value: ({ http }) => httpText(http), shrinkTo: 12, rank: 6 },
     { title: 'FROM', value: ({ source }) => (source === 'runtime' ? '' : source), rank: 7 },
     { title: 'NOTE', value: ({ note }) => note, shrinkTo: 12, rank: 4 },
   ]
 }
 
+/** `in 1MB/s, out 500kB/s, 100 open, 10/s, 50GB a month`. */
+export function limitsText(limits: TrafficLimits | undefined): string {
+  if (!limits) return ''
+  const { quota, visitor, allow, deny, ...flow } = limits
+  const parts = [
+    ...flowTexts(flow),
+    quota === undefined ? '' : `${formatSize(quota)} a month`,
+    visitor === undefined ? '' : `a visitor ${flowTexts(visitor).join(' and ')}`,
+    allow === undefined ? '' : `from ${netsText(allow)}`,
+    deny === undefined ? '' : `not from ${netsText(deny)}`,
+  ]
+  return parts.filter((part) => part !== '').join(', ')
+}
+
+function flowTexts({ in: inward, out, connections, rate }: FlowLimits): string[] {
+  return [
+    ...(inward === undefined ? [] : [`in ${formatSize(inward)}/s`]),
+    ...(out === undefined ? [] : [`out ${formatSize(out)}/s`]),
+    ...(connections === undefined ? [] : [`${connections} open`]),
+    ...(rate === undefined ? [] : [`${rate} new/s`]),
+  ]
+}
+
+function netsText(nets: readonly string[]): string {
+  return nets.length === 0 ? 'nowhere' : some(nets)
+}
+
+/** What is done to requests, in a word each. */
+export function httpText(http: MappingStatus['http']): string {
+  if (!http) return ''
+  const { basicAuth, requestHeaders, responseHeaders, hostHeader, maintenance, inspect } = http
+  const words = [
+    maintenance === undefined || maintenance === false ? '' : 'maintenance',
+    basicAuth && basicAuth.length > 0 ? counted(basicAuth.length, 'user') : '',
+    hostHeader === undefined ? '' : `host ${hostHeader}`,
+    requestHeaders || responseHeaders ? 'headers' : '',
+    inspect ? 'inspected' : '',
+  ]
+  return words.filter((word) => word !== '').join(', ')
+}
+
 /** Why mappings do not work: too long for a table, and too important to be cut. */
-export function problemLines(mappings: readonly MappingStatus[]): string[] {
-  return mappings.flatMap(({ id, problem }) => (problem === undefined ? [] : [printable(`mapping ${id}: ${problem}`)]))
+export function problemLines(
+  mappings: readonly MappingStatus[],
+  certificates: readonly CertificateStatus[] = [],
+): string[] {
+  const all = [
+    ...mappings.map(({ id, problem }) => ({ what: `mapping ${id}`, problem })),
+    ...certificates.map(({ name, problem }) => ({ what: `certificate ${name}`, problem })),
+  ]
+  return all.flatMap(({ what, problem }) => (problem === undefined ? [] : [printable(`${what}: ${problem}`)]))
 }
 
 export function connectionColumns({ now }: TableContext): Column<ConnectionStatus>[] {
@@ -113,14 +172,18 @@ function totalColumns<Row extends { readonly id: string; readonly totals: Totals
   ]
 }
 
-export function certificateColumns({ now }: TableContext): Column<{ readonly name: string; readonly ends: string }>[] {
+export function certificateColumns({ now }: TableContext): Column<CertificateStatus>[] {
   // Whoever cannot renew one has a third of its life to find out.
-  const soon = ({ ends }: { readonly ends: string }): boolean => Date.parse(ends) - now < 7 * 86_400_000
+  const soon = ({ begins, ends }: CertificateStatus): boolean => {
+    if (ends === undefined) return true
+    const [from, to] = [Date.parse(begins ?? ends), Date.parse(ends)]
+    return to - now < Math.min(7 * 86_400_000, (to - from) / 4)
+  }
   return [
     { title: 'CERTIFICATE', value: ({ name }) => name },
     {
       title: 'ENDS',
-      value: ({ ends }) => `${ends.slice(0, 16).replace('T', ' ')} UTC`,
+      value: ({ ends }) => (ends === undefined ? 'none' : `${ends.slice(0, 16).replace('T', ' ')} UTC`),
       color: (one) => (soon(one) ? 'yellow' : undefined),
     },
   ]

@@ -106,9 +106,14 @@ function offlineClient(files: OfflineOperations, path: string): AdminClient {
       return named(files.nodes(), id)
     },
     rotateNode: (id, secret) => files.rotateNode(id, secret),
+    async changeNode(id, change) {
+      await files.changeNode(id, change)
+      return named(files.nodes(), id)
+    },
     mappings: async () => files.mappings().map(unserved),
     addMapping: async (request) => unserved(await files.addMapping(request)),
     removeMapping: (id) => files.removeMapping(id),
+    changeMapping: async (id, change) => unserved(await files.changeMapping(id, change)),
     async setMappingEnabled(id, enabled) {
       await files.setMappingEnabled(id, enabled)
       return unserved(named(files.mappings(), id))
@@ -188,8 +193,13 @@ function firstPositional(argv: readonly string[], flags: readonly Flag[]): numbe
   return undefined
 }
 
-/** Gives a flag that may stand alone its value: `--watch` becomes `--watch=2s`, `--watch 5s` becomes `--watch=5s`. */
-export function withDefault(run: Runnable, name: string, value: string): Runnable {
+const TIME = /^[0-9]+(?:\.[0-9]+)?[a-z]*$/
+
+/**
+ * Gives a flag that may stand alone its value: `--watch` becomes `--watch=2s`, `--watch 5s` becomes `--watch=5s`. The next
+ * word is its own if it looks so.
+ */
+export function withDefault(run: Runnable, name: string, value: string, isOwn: RegExp = TIME): Runnable {
   return (argv) => {
     const words: string[] = []
     for (let i = 0; i < argv.length; i++) {
@@ -197,7 +207,7 @@ export function withDefault(run: Runnable, name: string, value: string): Runnabl
       if (word === '--') return run([...words, ...argv.slice(i)])
       const isFlag = word === `--${name}` || word === `-${name}`
       const next = argv[i + 1] ?? ''
-      const hasValue = isFlag && /^[0-9]+(?:\.[0-9]+)?[a-z]*$/.test(next)
+      const hasValue = isFlag && isOwn.test(next)
       words.push(isFlag ? `--${name}=${hasValue ? next : value}` : word)
       if (hasValue) i++
     }

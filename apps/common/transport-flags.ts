@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { ProxyError } from '../../lib/core/index.ts'
 import type { Verify, Via } from '../../lib/index.ts'
 import { parseNet } from '../../lib/sockets/ip.ts'
-import { parseCa, parsePin } from '../../lib/sockets/verify.ts'
+import { parseCa, parsePin, type VerifyByCa } from '../../lib/sockets/verify.ts'
 import type { OnePortOptions } from '../../lib/transports/one-port.ts'
 import { parseVia } from '../../lib/transports/via-proxy.ts'
 import { type Flag, type ListFlag, notEmpty, type StringFlag } from './flags.ts'
@@ -138,7 +138,7 @@ export function parseListenFlags(values: ListenFlagValues): ListenSettings {
 }
 
 /** @throws ProxyError PROXY_ERR_USAGE */
-export async function readCa(path: string, flag = 'ca'): Promise<Verify> {
+export async function readCa(path: string, flag = 'ca'): Promise<VerifyByCa> {
   let pem: string
   try {
     pem = await readFile(path, 'utf8')

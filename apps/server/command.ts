@@ -1,6 +1,7 @@
 import { deriveCredential } from '../../lib/core/index.ts'
 import { readSecret } from '../../lib/store/secrets.ts'
 import { ACME_FLAGS, parseAcmeFlags } from '../common/acme-flags.ts'
+import { CADDY_FLAGS, parseCaddyFlags } from '../common/caddy-flags.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
 import { parseDomain } from '../common/domain.ts'
@@ -50,6 +51,7 @@ const FLAGS = [
   },
   ...LISTEN_FLAGS,
   ...ACME_FLAGS,
+  ...CADDY_FLAGS,
   ...OPERATOR_FLAGS,
   CONFIG_FLAG,
   ...COMMON_FLAGS,
@@ -66,6 +68,8 @@ const server: Runnable = command({
     `symport server --listener '{"Listen":{"Domain":"tcp","Addr":"127.0.0.1:13389"},"Forward":{"Domain":"tcp","Addr":"127.0.0.1:3389"}}'`,
     '# what nodes may ask for: the way out for their proxies (-D), ports, names of the web port (-R http://...)',
     "symport server --allow '*:80' --allow '*:443' --allow-ports 9000-9999 --allow-names '*.example.com'",
+    '# names below example.com, behind a Caddy that has ports 80 and 443, and gets their certificates',
+    'symport server --domain example.com --caddy http://127.0.0.1:2019',
   ],
   async run(flags, positionals) {
     const { values, config: file, mappings: configured } = await applyConfig('server', flags)
@@ -83,6 +87,7 @@ const server: Runnable = command({
     const named = notEmpty(values.domain, 'domain')
     const domain = named === undefined ? undefined : parseDomain(named)
     const acme = await parseAcmeFlags(values)
+    const caddy = parseCaddyFlags(values, onePort)
     policyOf(values, { own: {}, wsp: config?.wsp, domain })
     parseTimes(values)
     const given = await givenSecret(values)
@@ -102,7 +107,8 @@ const server: Runnable = command({
       log,
       ...{ flags, values, config, domains, listeners, configured, peerListeners, place, cert, key },
       onePort: { ...onePort, path },
-      ...{ domain, acme, onDuplicate, admin, webhook, given, credential, state, exposed: kept?.exposed ?? false },
+      ...{ domain, acme, caddy, onDuplicate, admin, webhook, given, credential, state },
+      exposed: kept?.exposed ?? false,
     })
   },
 })

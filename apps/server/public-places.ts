@@ -6,6 +6,8 @@ export interface PublicPlacesOptions {
   readonly domain: PublicDomain | undefined
   /** Whether visitors are likely to believe the certificate that this host has. */
   readonly isTrusted: (host: string) => boolean
+  /** Whoever is in front, and knows better. */
+  readonly front?: { placeOf(host: string): Promise<PublicPlace> } | undefined
 }
 
 /** What visitors have to write to get to a name of the web port. */
@@ -26,11 +28,17 @@ export class PublicPlaces {
     if (this.#place.port !== undefined && port !== undefined) this.#port = Number(port)
   }
 
-  /** As the operator says, or else this port: with TLS, if visitors believe the certificate for this host. */
-  of(host: string): PublicPlace {
-    const { domain, isTrusted } = this.#options
+  /**
+   * As the operator says, or whoever is in front, or else this port: with TLS, if visitors believe the certificate for this
+   * host. TLS that ends at the target comes in where HTTPS does, but never where somebody in front ends it.
+   */
+  of(host: string, tls: boolean): PublicPlace | Promise<PublicPlace> {
+    const { domain, isTrusted, front } = this.#options
     const { scheme, port } = domain ?? {}
-    if (scheme !== undefined) return { scheme, port: port ?? (scheme === 'https' ? 443 : 80) }
+    if (tls) return { scheme: 'tls', port: scheme === 'https' && !front ? (port ?? 443) : this.#port }
+    const said = scheme && { scheme, port: port ?? (scheme === 'https' ? 443 : 80) }
+    if (front) return front.placeOf(host).then((place) => said ?? place)
+    if (said) return said
     return { scheme: isTrusted(host) ? 'https' : 'http', port: this.#port }
   }
 }

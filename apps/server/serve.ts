@@ -17,6 +17,7 @@ import { isGuessable } from '../../lib/store/secrets.ts'
 import type { StateFolder } from '../../lib/store/state-folder.ts'
 import { version } from '../cli/version.ts'
 import type { AcmeSettings } from '../common/acme-flags.ts'
+import type { CaddySettings } from '../common/caddy-flags.ts'
 import type { FlagValue, ServerConfig } from '../common/config.ts'
 import type { PublicDomain } from '../common/domain.ts'
 import { logEvents } from '../common/events.ts'
@@ -66,6 +67,8 @@ export interface ServeOptions<Values> extends Omit<ListenSettings, 'onePort'>, O
   readonly domain: PublicDomain | undefined
   /** Where its certificates come from, if they come by themselves. */
   readonly acme: AcmeSettings | undefined
+  /** What serves the names in front, if anything does. */
+  readonly caddy: CaddySettings | undefined
   readonly given: string | undefined
   /** What is made of the secret that is most likely the one: it is under way. */
   readonly credential: { readonly secret: string; readonly made: Promise<Credential> } | undefined
@@ -108,7 +111,7 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   // A WebSocket at `/` leaves all other requests there to whoever has the name.
   const own: OwnNames = {
     paths: paths.filter((path) => path !== '/'),
-    host: wsp?.ownName ?? domain?.host,
+    hosts: [wsp?.ownName, domain?.host].filter((host) => host !== undefined),
     reserved: (host) => isReservedHost(host, domain?.host),
   }
   const policy = new LivePolicy(policyOf(values, { own, wsp, domain }))
@@ -119,6 +122,7 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   }
   let server: SymportServer | undefined
   const identities = await Identities.open(state, { serverKey: async () => identity.publicKey, ownNames: own })
+  identities.defaultLimits = config?.nodeLimits ?? {}
   await using names = await ChannelNames.open(state, { identities, onProblem: problemsTo(log) })
   await using statistics = await Statistics.open(state, {
     onProblem: problemsTo(log),
@@ -132,15 +136,23 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   })
   using _ = { [Symbol.dispose]: () => certificates.close() }
 
-  const { domains, web, channels } = options.domains
+  const { domains, web, tlsNames, channels } = options.domains
+  const trustedProxies = onePort.trustedProxies
+  await using caddy =
+    options.caddy &&
+    (await import('./caddy.ts')).openCaddy({
+      ...{ settings: options.caddy, web, place, publicKey: identity.publicKey, trustedProxies, log },
+    })
   await using https = await openHttps({
     ...{ state, acme: options.acme, certificates, domain: domain?.host, log },
     isName: (name) => web.hasHost(name),
-    onRequest: web.onRequest,
+    onRequest: caddy?.onRequest ?? web.onRequest,
+    route: tlsNames.route,
   })
   const places = new PublicPlaces(place, {
     domain,
     isTrusted: (host) => certificates.covers(host) || https.isTrusted(host),
+    front: caddy,
   })
 
   const feed = new Feed()
@@ -151,6 +163,7 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
     if (event.type !== 'listening') return
     places.listening(event.address)
     https.listening()
+    caddy?.listening(event.address)
     if (domain) tellDomain(log, domain, allowedNames(values, domain))
     if (givesNames(values, wsp)) tellNames(log, place, event.address)
     if (given || enrolledOnly) return
@@ -165,13 +178,13 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
     ...{ domain: domain?.host, domains, identities, onProblem: problemsTo(log) },
     bind: place.port === undefined ? '' : place.host,
     ports: () => ports,
-    placeOf: (host) => places.of(host),
+    placeOf: (host, tls) => places.of(host, tls),
   })
   const running = await createServer({
     listen: (onLink) =>
       place.listen(onLink, {
         ...onePort,
-        ...{ onUpgrade: web.onUpgrade, claims: web.claims },
+        ...{ onUpgrade: caddy?.onUpgrade ?? web.onUpgrade, claims: web.claims, routes: tlsNames.takes },
         ...https.options,
         onRejected: (remote, reason) => feed.tell({ type: 'rejected', remote, reason }),
       }),
@@ -186,6 +199,7 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
     ...config?.options,
     onOpened: (sub, opened) => statistics.opened(sub, opened),
     figures: (mapping) => statistics.mapping(mapping),
+    usage: statistics,
     onEvent: feed.tell,
   }).catch((error) => {
     throw withAdvice(error, place)
@@ -207,6 +221,7 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
             const [durations, level] = [parseTimes(next), checkLogLevel(next['log-level'])]
             return () => {
               policy.become(rules)
+              identities.defaultLimits = file.nodeLimits ?? {}
               ports = nextPorts
               if (nextReach !== undefined && nextReach !== reach) log.info(nextReach)
               reach = nextReach
@@ -218,7 +233,9 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
   const pin = (): Promise<string | undefined> => certificates.fingerprint()
   const operator = new Operator({
     ...{ server, identities, statistics, feed, version: await version(), reload, pin },
-    certificates: https.list,
+    certificates: () => https.list(),
+    inspection: () => web.inspection(),
+    webFigures: web.figures,
   })
   admin.serve(operator)
   if (admin.address !== undefined) log.info({ address: admin.address }, 'admin API ready')

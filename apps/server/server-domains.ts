@@ -1,21 +1,27 @@
 import type { DomainPlugin } from '../../lib/core/index.ts'
 import { type Channels, createChannels } from '../../lib/domains/channel.ts'
+import { createTlsNames, type TlsNames } from '../../lib/domains/tls-names.ts'
 import { createWeb, type Web, type WebOptions } from '../../lib/domains/web.ts'
 import type { WspServer } from '../common/config.ts'
 import { createDomains, type DomainSettings } from '../common/options.ts'
 import { DEFAULT_PATH } from '../common/transport-flags.ts'
 
-/** What can be listened on and forwarded to at a server: beside what both sides have, its web port, and names of channels. */
+/** What can be listened on and forwarded to at a server: beside what both sides have, names at its port, and of channels. */
 export interface ServerDomains {
   readonly domains: readonly DomainPlugin[]
   readonly web: Web
+  readonly tlsNames: TlsNames
   readonly channels: Channels
 }
 
 /** `reserved`: the paths at which nodes connect. */
 export function createServerDomains(settings: DomainSettings & Pick<WebOptions, 'reserved'> = {}): ServerDomains {
-  const [web, channels] = [createWeb({ reserved: settings.reserved }), createChannels()]
-  return { domains: [...createDomains(settings), ...web.domains, channels.domain], web, channels }
+  const tlsNames = createTlsNames({ ...settings, isWeb: (host) => web.hasHost(host) })
+  const web = createWeb({ reserved: settings.reserved, isTls: tlsNames.has })
+  const channels = createChannels()
+  // Of `tls` a server has more than what both sides have.
+  const both = createDomains(settings).filter(({ name }) => name !== tlsNames.domain.name)
+  return { domains: [...both, tlsNames.domain, ...web.domains, channels.domain], web, tlsNames, channels }
 }
 
 /**

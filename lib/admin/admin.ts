@@ -29,6 +29,8 @@ export interface AdminOptions {
   readonly onWarning?: ((message: string) => void) | undefined
   /** Default: the one in the folder. */
   readonly audit?: AuditLog | undefined
+  /** Where else than at the one place of the folder: see `publishSocket`. */
+  readonly socket?: string | undefined
 }
 
 export interface Admin extends AsyncDisposable {
@@ -147,7 +149,8 @@ export async function startAdmin(options: AdminOptions): Promise<Admin> {
       const { Webhook } = await import('./webhook.ts')
       hook = new Webhook(options.webhook, onError)
     }
-    const socket = await listenLocal(folder, (connection) => accept(connection), servers, onError)
+    const path = options.socket ?? adminSocket(folder)
+    const socket = await listenLocal(folder, path, (connection) => accept(connection), servers, onError)
     let address: string | undefined
     if (tcp) {
       const guard = await createGuard(folder, tcp.host, closing.signal, onWarning)
@@ -164,16 +167,16 @@ export async function startAdmin(options: AdminOptions): Promise<Admin> {
 /** Answers the path, or undefined where there can be no socket: then the server runs without. */
 async function listenLocal(
   folder: StateFolder,
+  path: string,
   onSocket: (socket: Socket) => void,
   servers: Server[],
   onError: (error: ProxyError) => void,
 ): Promise<string | undefined> {
-  const path = adminSocket(folder)
   const isPipe = process.platform === 'win32'
   const bytes = Buffer.byteLength(path)
   if (!isPipe && bytes > LONGEST_PATH) {
     const what = `the state folder's path is too long for a Unix socket (${bytes} bytes with the name, ${LONGEST_PATH} at most)`
-    const message = `${what}: "symport nodes", "mappings" and "status" cannot reach this server; --state takes another`
+    const message = `${what}: "symport nodes", "status" and "requests", say, cannot reach this process; --state takes another`
     onError(new ProxyError('PROXY_ERR_LISTEN_FAILED', message))
     return undefined
   }

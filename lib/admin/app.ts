@@ -4,11 +4,12 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { GenericSchema } from 'valibot'
 import { ProxyError } from '../core/errors.ts'
 import type { Operations } from '../hub/operations.ts'
+import { Lazy } from '../sockets/lazy.ts'
 import type { AuditLog } from './audit.ts'
 import type { EventStreams } from './event-streams.ts'
 import { publicFailure, statusOf } from './failures.ts'
 import { isOwnHost } from './hosts.ts'
-import { createMetrics, type Metrics } from './metrics.ts'
+import { createMetrics } from './metrics.ts'
 import { createRoutes, type Route, readiness } from './routes.ts'
 import { errorAnswer, ready } from './schemas.ts'
 import type { Tally } from './tally.ts'
@@ -89,6 +90,12 @@ export async function createApp(options: AppOptions): Promise<App> {
   app.setSerializerCompiler(() => (data) => JSON.stringify(data))
   // Forms of other sites can send these without asking.
   app.removeContentTypeParser('text/plain')
+  // RFC 7396 section 4.
+  app.addContentTypeParser(
+    'application/merge-patch+json',
+    { parseAs: 'string' },
+    app.getDefaultJsonParser('error', 'error'),
+  )
   app.setErrorHandler((error, _request, reply) => void answerError(error, reply, options.onError))
   app.setNotFoundHandler((request, reply) => {
     const message = `there is no ${request.method} ${request.url.split('?')[0]?.slice(0, 200)}: see ${PREFIX}/openapi.json`
@@ -260,13 +267,12 @@ function addPlainRoutes(
     },
   )
   const text = { 'text/plain': { schema: { type: 'string' } } }
-  let metrics: Promise<Metrics> | undefined
+  const metrics = new Lazy(() => createMetrics({ operations, tally }))
   app.get(
     '/metrics',
     { schema: { summary: 'Figures for Prometheus', tags, response: { 200: { description: 'Text', content: text } } } },
     async (_request, reply) => {
-      metrics ??= createMetrics({ operations, tally })
-      const { contentType, text } = await metrics
+      const { contentType, text } = await metrics.get()
       reply.type(contentType)
       return await text()
     },

@@ -1,10 +1,12 @@
-import type { Counter, Gauge, Registry } from 'prom-client'
+import type { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { WebFigures } from '../domains/web-figures.ts'
 import type { MappingStatus, NodeStatus, Operations, Totals } from '../hub/operations.ts'
 import type { Tally } from './tally.ts'
 
 /** Labels of their own; the others are summed up as `other`. Nodes under the shared secret choose their ids. */
 const MOST_NODES = 2000
 const MOST_MAPPINGS = 5000
+const MOST_CERTIFICATES = 5000
 const OTHER = 'other'
 
 const NODE_STATES = ['connected', 'resuming', 'draining'] as const
@@ -28,7 +30,8 @@ export interface Metrics {
 
 /** The figures for Prometheus. They are read from the operations at each scrape: nothing is counted twice. */
 export async function createMetrics(sources: Sources): Promise<Metrics> {
-  const { Counter, Gauge, Registry } = await import('prom-client')
+  // What it exports is looked up here and not by name: loaded for several at once, some of its names were still missing.
+  const { Counter, Gauge, Histogram, Registry } = (await import('prom-client')).default
   const registry: Registry = new Registry()
   const registers = [registry]
 
@@ -70,7 +73,29 @@ export async function createMetrics(sources: Sources): Promise<Metrics> {
   const main = gauge('main_connections', 'Main connections, by state.', ['state'])
   const mainTotal = counter('main_connections', 'Main connections accepted since the start.')
   const resumes = counter('resumes', 'Links taken over within a main connection since the start.')
+  const certificateEnds = gauge(
+    'certificate_not_after_timestamp_seconds',
+    'When a certificate ends, in Unix time; 0 if one should be there and is not.',
+    ['name'],
+  )
   const rejected = counter('rejected_handshakes', 'Handshakes that failed since the start, by code.', ['code'])
+  const limited = counter('limited', 'Visitors refused by limits of mappings and of nodes since the start.', [
+    'mapping',
+    'node',
+    'kind',
+  ])
+  const requests = counter('http_requests', 'Requests to names of the web port since the start, by answer.', [
+    'host',
+    'code',
+  ])
+  let figures: WebFigures | undefined
+  registry.registerMetric(
+    histogram(Histogram, {
+      name: 'symport_http_request_duration_seconds',
+      help: 'From the head of a request at the web port to that of its answer.',
+      read: () => figures?.durations,
+    }),
+  )
   const held = gauge('held_bytes', 'Bytes held for peers.')
   const rss = gauge('process_resident_memory_bytes', 'Resident memory.')
   const cpu = counter('process_cpu_seconds', 'Processor time, user and system.')
@@ -95,8 +120,15 @@ export async function createMetrics(sources: Sources): Promise<Metrics> {
     for (const state of MAPPING_STATES) {
       mappings.set({ state }, mappingList.filter((mapping) => mapping.state === state).length)
     }
+    for (const { name, ends } of status.certificates?.slice(0, MOST_CERTIFICATES) ?? []) {
+      certificateEnds.set({ name }, ends === undefined ? 0 : Date.parse(ends) / 1000)
+    }
     mainTotal.inc(tally.connected)
     resumes.inc(tally.resumed)
+    for (const { id, kind, count } of refusals(mappingList, MOST_MAPPINGS)) limited.inc({ mapping: id, kind }, count)
+    for (const { id, kind, count } of refusals(nodeList, MOST_NODES)) limited.inc({ node: id, kind }, count)
+    figures = operations.webFigures?.()
+    for (const { host, code, count } of figures?.requests ?? []) requests.inc({ host, code }, count)
     for (const [code, count] of tally.rejected) rejected.inc({ code }, count)
     held.set(status.memory.held)
     rss.set(status.memory.rss)
@@ -115,6 +147,40 @@ export async function createMetrics(sources: Sources): Promise<Metrics> {
   }
 }
 
+interface HistogramOptions {
+  readonly name: string
+  readonly help: string
+  read(): WebFigures['durations'] | undefined
+}
+
+/** One line of a metric. */
+interface Sample {
+  readonly metricName: string
+  readonly labels: { readonly le?: number | string }
+  readonly value: number
+}
+
+/** A histogram that is read, as all figures here are, and not observed. Its registry asks each one by this method. */
+function histogram(Base: typeof Histogram, { name, help, read }: HistogramOptions): Histogram {
+  class Read extends Base {
+    async getForPromString(): Promise<{ name: string; help: string; type: 'histogram'; values: readonly Sample[] }> {
+      const durations = read()
+      const values: Sample[] = []
+      let below = 0
+      for (const [i, count] of durations?.counts.entries() ?? []) {
+        below += count
+        values.push({ metricName: `${name}_bucket`, labels: { le: durations?.bounds[i] ?? '+Inf' }, value: below })
+      }
+      if (durations) {
+        values.push({ metricName: `${name}_sum`, labels: {}, value: durations.sum })
+        values.push({ metricName: `${name}_count`, labels: {}, value: below })
+      }
+      return { name, help, type: 'histogram', values }
+    }
+  }
+  return new Read({ name, help, buckets: [], registers: [] })
+}
+
 interface TotalMetrics<Label extends string> {
   readonly bytesIn: Counter<Label>
   readonly bytesOut: Counter<Label>
@@ -131,6 +197,19 @@ function put<Label extends string>(
   metrics.bytesOut.inc(labels, totals.bytesOut)
   metrics.connections.inc(labels, totals.connections)
   metrics.live.set(labels, totals.live)
+}
+
+/** Those beyond `most` are one. */
+function* refusals(
+  list: readonly Pick<MappingStatus | NodeStatus, 'id' | 'limited'>[],
+  most: number,
+): Generator<{ id: string; kind: string; count: number }, void, undefined> {
+  let named = 0
+  for (const { id, limited } of list) {
+    if (!limited) continue
+    named++
+    for (const [kind, count] of Object.entries(limited)) yield { id: named > most ? OTHER : id, kind, count }
+  }
 }
 
 /** Enrolled nodes keep their labels when strangers crowd in. */

@@ -3,31 +3,11 @@ import type { ConnectionStatus, MappingStatus, NodeRequest, NodeStatus, Operatio
 import { type AuditLog, subjectOf } from './audit.ts'
 import { check, checkQuery } from './check.ts'
 import { publicFailure } from './failures.ts'
+import { createInspectRoutes } from './inspect-routes.ts'
+import type { Route } from './route.ts'
 import * as shape from './schemas.ts'
 
-/** One thing that the API can be asked, without the server that asks it. */
-export interface Route {
-  readonly method: 'GET' | 'POST' | 'DELETE'
-  /** Below /api/v1; `:id` is a parameter. */
-  readonly url: string
-  readonly summary: string
-  readonly tag: string
-  readonly params?: shape.Schema<unknown> | undefined
-  readonly query?: shape.Schema<unknown> | undefined
-  readonly body?: shape.Schema<unknown> | undefined
-  /** What is answered; none is 204. */
-  readonly answer?: shape.Schema<unknown> | undefined
-  readonly status?: number | undefined
-  run(request: RouteRequest): Promise<unknown>
-}
-
-export interface RouteRequest {
-  readonly params: unknown
-  readonly query: unknown
-  readonly body: unknown
-  /** Who asks: `cli`, `api 192.0.2.1`. */
-  readonly by: string
-}
+export type { Route, RouteRequest } from './route.ts'
 
 interface Sources {
   readonly operations: Operations
@@ -50,14 +30,18 @@ export function createRoutes({ operations, audit, onError }: Sources): Route[] {
   const nodeId = (params: unknown): string => check(shape.nodeParams, params).id
   const mappingId = (params: unknown): string => check(shape.mappingParams, params).id
 
-  const node = (verb: string, url: string, rest: Omit<Route, 'method' | 'url' | 'tag' | 'params'>): Route => ({
-    method: verb === 'GET' || verb === 'DELETE' ? verb : 'POST',
+  const node = (verb: Route['method'], url: string, rest: Omit<Route, 'method' | 'url' | 'tag' | 'params'>): Route => ({
+    method: verb,
     url: `/nodes/:id${url}`,
     tag: 'nodes',
     params: shape.nodeParams,
     ...rest,
   })
-  const mapping = (verb: string, url: string, rest: Omit<Route, 'method' | 'url' | 'tag' | 'params'>): Route => ({
+  const mapping = (
+    verb: Route['method'],
+    url: string,
+    rest: Omit<Route, 'method' | 'url' | 'tag' | 'params'>,
+  ): Route => ({
     ...node(verb, url, rest),
     url: `/mappings/:id${url}`,
     tag: 'mappings',
@@ -145,6 +129,19 @@ export function createRoutes({ operations, audit, onError }: Sources): Route[] {
       answer: shape.nodeStatus,
       run: async ({ params }) => nodeOf(nodeId(params)),
     }),
+    node('PATCH', '', {
+      summary: 'Change the expiry, grants or limits of a node: a JSON merge patch (RFC 7396)',
+      body: shape.nodeChange,
+      answer: shape.nodeStatus,
+      run: async ({ params, body, by }) => {
+        const id = nodeId(params)
+        const changes = check(shape.nodeChange, body)
+        const { expires } = check(shape.expiryChange, changes)
+        const wanted = typeof expires === 'string' ? { ...changes, expires: readExpiry(expires, id) } : changes
+        await change(by, 'node.change', id, () => operations.changeNode(id, wanted))
+        return nodeOf(id)
+      },
+    }),
     node('DELETE', '', {
       summary: 'Remove a node, and end its main connections',
       run: async ({ params, by }) => {
@@ -200,6 +197,16 @@ export function createRoutes({ operations, audit, onError }: Sources): Route[] {
       answer: shape.mappingStatus,
       run: async ({ params }) => mappingOf(mappingId(params)),
     }),
+    mapping('PATCH', '', {
+      summary: 'Change what does not concern where it listens and leads to: a JSON merge patch (RFC 7396)',
+      body: shape.mappingChange,
+      answer: shape.mappingStatus,
+      run: async ({ params, body, by }) => {
+        const id = mappingId(params)
+        const changes = check(shape.mappingChange, body)
+        return await change(by, 'mapping.change', id, () => operations.changeMapping(id, changes))
+      },
+    }),
     mapping('DELETE', '', {
       summary: 'Remove a mapping',
       run: async ({ params, by }) => {
@@ -218,6 +225,7 @@ export function createRoutes({ operations, audit, onError }: Sources): Route[] {
       answer: shape.listOf(shape.connectionStatus),
       run: async ({ query }) => connections(operations, checkQuery(shape.connectionsQuery, query)),
     },
+    ...createInspectRoutes({ operations, audit, onError }),
     {
       method: 'POST',
       url: '/reload',
@@ -277,14 +285,18 @@ function found<T extends { readonly id: string }>(list: readonly T[], id: string
   throw new ProxyError('PROXY_ERR_NOT_FOUND', `there is no ${what} ${id}`)
 }
 
-/** A day stands for its end, as a person means it. */
 function readNode(request: NodeRequest): NodeRequest {
-  if (request.expires === undefined) return request
-  const isDay = /^\d{4}-\d\d-\d\d$/.test(request.expires)
-  const time = new Date(isDay ? `${request.expires}T23:59:59.999Z` : request.expires)
-  const exists = !Number.isNaN(time.getTime()) && (!isDay || time.toISOString().startsWith(request.expires))
-  if (exists) return { ...request, expires: time.toISOString() }
-  throw new ProxyError('PROXY_ERR_REQUEST', `"expires" of ${request.id}: there is no such day or time`)
+  const { id, expires } = request
+  return expires === undefined ? request : { ...request, expires: readExpiry(expires, id) }
+}
+
+/** A day stands for its end, as a person means it. */
+function readExpiry(expires: string, id: string): string {
+  const isDay = /^\d{4}-\d\d-\d\d$/.test(expires)
+  const time = new Date(isDay ? `${expires}T23:59:59.999Z` : expires)
+  const exists = !Number.isNaN(time.getTime()) && (!isDay || time.toISOString().startsWith(expires))
+  if (exists) return time.toISOString()
+  throw new ProxyError('PROXY_ERR_REQUEST', `"expires" of ${id}: there is no such day or time`)
 }
 
 /** All of them, some at a time, the results in their order. */

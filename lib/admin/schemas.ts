@@ -1,16 +1,20 @@
 import * as v from 'valibot'
-import { MAPPING_REQUEST } from '../hub/mapping-request.ts'
+import { NODE_CHANGE } from '../hub/identities.ts'
+import { MAPPING_CHANGE, MAPPING_REQUEST } from '../hub/mapping-request.ts'
 import type {
   AddedNode,
   ConnectionStatus,
   Grants,
+  MappingChange,
   MappingRequest,
   MappingStatus,
+  NodeChange,
   NodeRequest,
   NodeStatus,
   ReloadReport,
   ServerStatus,
 } from '../hub/operations.ts'
+import { TRAFFIC_LIMITS } from '../policy/traffic-limits.ts'
 
 // One schema for each shape that goes in or out. What comes in is strict: an unknown key is a mistake that somebody should
 // hear of. What goes out is loose, so that a client understands a newer server.
@@ -64,20 +68,24 @@ export const grants: Schema<Grants> = v.strictObject({
   names: v.optional(patterns),
 })
 
+const expires = v.pipe(
+  v.string(),
+  v.regex(
+    /^\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d))?$/,
+    'is not a date in ISO 8601: write 2026-12-31 or 2026-12-31T23:59:59Z',
+  ),
+)
+
 export const nodeRequest: Schema<NodeRequest> = v.strictObject({
   id: nodeId,
   secret: v.optional(secret),
-  expires: v.optional(
-    v.pipe(
-      v.string(),
-      v.regex(
-        /^\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d))?$/,
-        'is not a date in ISO 8601: write 2026-12-31 or 2026-12-31T23:59:59Z',
-      ),
-    ),
-  ),
+  expires: v.optional(expires),
   grants: v.optional(grants),
+  limits: v.optional(TRAFFIC_LIMITS),
 })
+/** What a node may become is the hub's to say, but for how a day is written. */
+export const nodeChange: Schema<NodeChange> = NODE_CHANGE
+export const expiryChange: Schema<{ expires?: string | null | undefined }> = v.object({ expires: v.nullish(expires) })
 
 /** Nodes that one request may add. */
 const MOST_NODES = 1000
@@ -92,6 +100,7 @@ export const nothing: Schema<object | undefined> = v.optional(v.strictObject({})
 
 /** What a mapping may be is the hub's to say. */
 export const mappingRequest: Schema<MappingRequest> = MAPPING_REQUEST
+export const mappingChange: Schema<MappingChange> = MAPPING_CHANGE
 
 export const nodeParams: Schema<{ id: string }> = v.strictObject({ id: nodeId })
 export const mappingParams: Schema<{ id: string }> = v.strictObject({ id: someText(200) })
@@ -112,6 +121,17 @@ const count = v.number()
 const time = v.string()
 const endpoint = v.looseObject({ Domain: v.string(), Addr: v.string() })
 const totals = v.looseObject({ bytesIn: count, bytesOut: count, connections: count, live: count })
+const flow = { in: v.optional(count), out: v.optional(count), connections: v.optional(count), rate: v.optional(count) }
+const limits = v.optional(
+  v.looseObject({
+    ...flow,
+    quota: v.optional(count),
+    visitor: v.optional(v.looseObject(flow)),
+    allow: v.optional(v.array(v.string())),
+    deny: v.optional(v.array(v.string())),
+  }),
+)
+const headers = v.optional(v.record(v.string(), v.nullable(v.string())))
 const failure = v.looseObject({ code: v.string(), message: v.string() })
 
 export const errorAnswer: Schema<{ error: Failure }> = v.looseObject({ error: failure })
@@ -142,12 +162,15 @@ export const nodeStatus: Schema<NodeStatus> = v.looseObject({
       names: v.optional(v.array(v.string())),
     }),
   ),
+  limits,
   connected: v.boolean(),
   firstConnected: v.optional(time),
   lastConnected: v.optional(time),
   reconnects: count,
   resumes: count,
   totals,
+  quotaUsed: v.optional(count),
+  limited: v.optional(v.record(v.string(), count)),
   instances: v.array(
     v.looseObject({
       instance: v.string(),
@@ -174,6 +197,17 @@ export const mappingStatus: Schema<MappingStatus> = v.looseObject({
   enabled: v.boolean(),
   wait: count,
   health: v.optional(v.looseObject({ interval: v.optional(count), timeout: v.optional(count) })),
+  limits,
+  http: v.optional(
+    v.looseObject({
+      basicAuth: v.optional(v.array(v.string())),
+      requestHeaders: headers,
+      responseHeaders: headers,
+      hostHeader: v.optional(v.string()),
+      maintenance: v.optional(v.union([v.boolean(), v.string()])),
+      inspect: v.optional(v.boolean()),
+    }),
+  ),
   source: v.picklist(['command line', 'config', 'runtime']),
   state: v.picklist(['ready', 'no node', 'unhealthy', 'disabled', 'failed']),
   problem: v.optional(v.string()),
@@ -182,6 +216,8 @@ export const mappingStatus: Schema<MappingStatus> = v.looseObject({
   firstConnected: v.optional(time),
   lastConnected: v.optional(time),
   totals,
+  quotaUsed: v.optional(count),
+  limited: v.optional(v.record(v.string(), count)),
 })
 
 export const connectionStatus: Schema<ConnectionStatus> = v.looseObject({
@@ -201,7 +237,17 @@ export const serverStatus: Schema<ServerStatus> = v.looseObject({
   role: v.optional(v.picklist(['server', 'node'])),
   address: v.string(),
   pin: v.optional(v.string()),
-  certificates: v.optional(v.array(v.looseObject({ name: v.string(), ends: time }))),
+  certificates: v.optional(
+    v.array(
+      v.looseObject({
+        name: v.string(),
+        begins: v.optional(time),
+        ends: v.optional(time),
+        problem: v.optional(v.string()),
+      }),
+    ),
+  ),
+  nodeLimits: limits,
   started: time,
   nodes: v.looseObject({ enrolled: count, connected: count }),
   mappings: v.looseObject({ count, ready: count }),

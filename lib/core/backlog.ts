@@ -34,13 +34,34 @@ export class Backlog {
     return true
   }
 
-  /** All that waits; nothing does afterwards. */
-  take(): Buffer[] {
+  /** What waits, the first `most` bytes of it. */
+  take(most: number = this.#bytes): Buffer[] {
     this.#closeBlock()
+    if (most < this.#bytes) return this.#part(most)
     const all = this.#done
     this.#done = []
     this.#bytes = 0
     return all
+  }
+
+  #part(most: number): Buffer[] {
+    const taken: Buffer[] = []
+    let left = most
+    let whole = 0
+    for (const piece of this.#done) {
+      if (piece.length > left) break
+      taken.push(piece)
+      left -= piece.length
+      whole++
+    }
+    this.#done.splice(0, whole)
+    const [next] = this.#done
+    if (next && left > 0) {
+      taken.push(next.subarray(0, left))
+      this.#done[0] = next.subarray(left)
+    }
+    this.#bytes -= most
+    return taken
   }
 
   #closeBlock(): void {

@@ -15,16 +15,49 @@ export interface Listener extends AsyncDisposable {
   close(): Promise<void>
 }
 
+export interface OpenOptions {
+  readonly to?: Endpoint | undefined
+  /** Who came in. */
+  readonly from?: string | undefined
+  /** It has been let in before, and nobody is asked again. */
+  readonly admitted?: Admitted | undefined
+  /** It is only for the one who came in, whoever else may share. */
+  readonly alone?: boolean | undefined
+}
+
+/** Somebody who came in and was let in. */
+export interface Admitted {
+  /** Those of whom it is the same may use one another's sub-connections. */
+  readonly sharing: string
+  /** It is gone. */
+  leave(): void
+}
+
 export interface ListenContext {
   readonly signal: AbortSignal
   /** Opens a sub-connection for one that came in. It may be written to before the far side has connected. */
-  open(options?: { to?: Endpoint | undefined; from?: string | undefined }): Promise<SubConnection>
+  open(options?: OpenOptions): Promise<SubConnection>
+  /**
+   * Asks whether somebody may come in: for whoever serves many with one sub-connection, or has to know at once. Without
+   * it all may. `open` asks by itself.
+   *
+   * @throws ProxyError
+   */
+  admit?(from: string | undefined): Admitted
+  /** What the operator calls this listener: the id of a mapping. */
+  readonly name?: string | undefined
+  /** What the operator says about this listener, for its domain to read whenever it needs it: it may change. */
+  readonly settings?: (() => unknown) | undefined
+  /** Where what comes in goes unless `open` says, as far as this side knows; it may change as well. */
+  readonly forward?: (() => Endpoint) | undefined
 }
 
 export interface DialContext {
   readonly signal: AbortSignal
   /** The addresses that may be dialled, in order; empty where the plug-in does not resolve. */
   readonly addresses: readonly string[]
+  /** Who came in where it was listened, if the other side told: `192.0.2.1:49152`. */
+  readonly from?: string | undefined
 }
 
 /**
@@ -32,6 +65,8 @@ export interface DialContext {
  * client. `any`: whatever the other half of the mapping has.
  */
 export type Carries = 'stream' | 'datagrams' | 'requests' | 'any'
+
+export type DialRequest = Omit<DialContext, 'addresses'>
 
 /** A kind of endpoint: what can be listened on, forwarded to, or both. Plug-ins are values; see lib/domains. */
 export interface DomainPlugin {
@@ -70,7 +105,7 @@ export class Domains {
   }
 
   /** `asked`: by the peer, so that the policy decides, about each address that the endpoint resolves to. */
-  async dial(to: Endpoint, asked: boolean, signal: AbortSignal): Promise<Duplex | Link> {
+  async dial(to: Endpoint, asked: boolean, { signal, from }: DialRequest): Promise<Duplex | Link> {
     const plugin = this.#plugins.get(to.Domain)
     if (!plugin?.dial) throw unknownDomain(to, 'forwarded to')
     if (asked && plugin.resolve) this.#policy.resolve?.(to)
@@ -81,14 +116,14 @@ export class Domains {
       try {
         if (asked) this.#policy.dial(to, address)
         if (address !== undefined) addresses.push(address)
-        else return await plugin.dial(to, { signal, addresses })
+        else return await plugin.dial(to, { signal, addresses, from })
       } catch (error) {
         if (address === undefined) throw error
         refusal = error
       }
     }
     if (addresses.length === 0) throw refusal ?? new ProxyError('PROXY_ERR_DIAL_FAILED', `${to.Addr} has no address`)
-    return await plugin.dial(to, { signal, addresses })
+    return await plugin.dial(to, { signal, addresses, from })
   }
 }
 

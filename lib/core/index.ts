@@ -5,12 +5,14 @@ export * from './connect.ts'
 export { diagnostics } from './diagnostics.ts'
 export {
   type Abortable,
+  type Admitted,
   type Carries,
   type DialContext,
   type DomainPlugin,
   Domains,
   type ListenContext,
   type Listener,
+  type OpenOptions,
 } from './domain.ts'
 export { checkEndpoint, type Endpoint, formatEndpoint, type Mapping } from './endpoint.ts'
 export { type ErrorCode, ProxyError } from './errors.ts'
@@ -26,5 +28,6 @@ export { allowAll, type Policy } from './policy.ts'
 export { Proxy, Proxy as PortProxy, type ProxyOptions, type State } from './proxy.ts'
 export { linkFrom } from './stream-link.ts'
 export type { SubConnection } from './sub-connection.ts'
+export type { Throttle, Throttles } from './throttle.ts'
 export { makeToken, readToken, type Token } from './token.ts'
 export type { DataSeen, FrameSeen, RecordSeen, Way } from './wire-tap.ts'

@@ -242,7 +242,7 @@ export class Proxy
     const onClose = (): void => abort.abort()
     sub.once('close', onClose)
     try {
-      const dialled = await this.#domains.dial(to, asked, abort.signal)
+      const dialled = await this.#domains.dial(to, asked, { signal: abort.signal, from: sub.remote })
       sub.off('close', onClose)
       const link = isLink(dialled) ? dialled : linkFrom(dialled)
       if (!sub.destroyed) this.#accepted(sub, to)

@@ -1,6 +1,7 @@
 import { Duplex } from 'node:stream'
 import { Backlog } from './backlog.ts'
 import { ProxyError } from './errors.ts'
+import { Pace, type Throttles } from './throttle.ts'
 import type { ReceiveWindow } from './window.ts'
 
 /**
@@ -73,6 +74,10 @@ export class SubConnection extends Duplex {
   #starved = false
   #ending = false
   #settled = false
+  #throttles: Throttles | undefined
+  /** Where nobody has set a throttle there is none. */
+  #pace: { readonly out?: Pace | undefined; readonly in?: Pace | undefined } | undefined
+  #selfPaced = false
   #bytesIn = 0
   #bytesOut = 0
 
@@ -103,6 +108,52 @@ export class SubConnection extends Duplex {
     return this.#receive.size
   }
 
+  get throttles(): Throttles | undefined {
+    return this.#throttles
+  }
+
+  /**
+   * How fast it may be: now, and until it is told otherwise. What is to be sent waits with whoever writes, and what came
+   * waits here, for no more than the window. The end of each direction comes after its last byte.
+   */
+  throttle(throttles: Throttles | undefined): void {
+    this.#throttles = throttles
+    if (!this.#selfPaced) this.#paceBy(throttles)
+  }
+
+  /** From here on whoever uses it asks `throttles` itself: for datagrams, which are dropped and never late. */
+  paceSelf(): void {
+    this.#selfPaced = true
+    this.#paceBy(undefined)
+  }
+
+  #paceBy({ sent, received }: Throttles = {}): void {
+    const before = this.#pace
+    this.#pace = undefined
+    before?.out?.close()
+    before?.in?.close()
+    if (this.destroyed) return
+    if (sent || received) {
+      this.#pace = {
+        out: sent && new Pace(sent, () => this.#goOn()),
+        in: received && new Pace(received, () => this.release()),
+      }
+    }
+    if (!before) return
+    // What had to wait may not have to any more.
+    this.#goOn()
+    this.release()
+  }
+
+  #goOn(): void {
+    if ((this.#chunk || this.#writable) && this.#maySend && !this.destroyed) this.#host.queue(this)
+  }
+
+  /** There is credit, and no turn of its own to wait for. */
+  get #maySend(): boolean {
+    return this.#credit > 0 && (this.#pace === undefined || this.#pace.out?.waits !== true)
+  }
+
   /** True when each side has sent its last frame. */
   get over(): boolean {
     return this.#sent !== 'nothing' && this.#got !== 'nothing'
@@ -122,9 +173,10 @@ export class SubConnection extends Duplex {
    * of reading on saves a copy.
    */
   canWrite(callback: () => void): boolean {
-    if (this.#credit > 0 && !this.#host.congested) return true
+    const may = this.#maySend
+    if (may && !this.#host.congested) return true
     this.#writable = callback
-    if (this.#credit > 0) this.#host.queue(this)
+    if (may) this.#host.queue(this)
     return false
   }
 
@@ -161,17 +213,36 @@ export class SubConnection extends Duplex {
     return this.#backlog.bytes + this.readableLength + (this.#downstream?.pending ?? 0)
   }
 
+  /** Whether so many bytes may be handed on now, all of them; then they have gone. */
+  #passes(bytes: number): boolean {
+    const pace = this.#pace?.in
+    if (!pace) return true
+    if (pace.room(bytes) < bytes) return false
+    pace.went(bytes)
+    return true
+  }
+
   /** Whether what comes is handed on as it comes. */
   get #direct(): boolean {
     if (this.#backlog.bytes > 0) return false
     return this.#downstream ? this.#downstream.pending === 0 : this.#starved || this.readableLength === 0
   }
 
+  /** How many of so many bytes that came may be handed on now. */
+  #room(bytes: number): number {
+    return this.#pace?.in ? this.#pace.in.room(bytes) : bytes
+  }
+
   #pump(): void {
     if (this.destroyed) return
     const downstream = this.#downstream
-    if (this.#backlog.bytes > 0 && (downstream ? downstream.pending === 0 : this.readableLength === 0)) {
-      const waiting = this.#backlog.take()
+    const most =
+      this.#backlog.bytes > 0 && (downstream ? downstream.pending === 0 : this.readableLength === 0)
+        ? this.#room(this.#backlog.bytes)
+        : 0
+    if (most > 0) {
+      const waiting = this.#backlog.take(most)
+      this.#pace?.in?.went(most)
       try {
         if (downstream) downstream.write(waiting)
         else for (const chunk of waiting) this.push(chunk)
@@ -201,14 +272,14 @@ export class SubConnection extends Duplex {
     const sent = this.#transmit(chunk.length > turn ? chunk.subarray(0, turn) : chunk)
     if (sent < chunk.length) {
       this.#chunk = chunk.subarray(sent)
-      return this.#credit > 0
+      return this.#maySend
     }
     const written = this.#written
     this.#chunk = undefined
     this.#written = undefined
     written?.()
     // Whoever waited behind it has its turn next.
-    return this.#writable !== undefined && this.#credit > 0
+    return this.#writable !== undefined && this.#maySend
   }
 
   /** The far side has connected. `credit` is its whole window from the beginning on, and takes the place of the first. */
@@ -223,7 +294,7 @@ export class SubConnection extends Duplex {
   onCredit(credit: number): void {
     this.#credit += credit
     if (this.#credit > Number.MAX_SAFE_INTEGER) throw new ProxyError('PROXY_ERR_FRAME', 'credit beyond all bounds')
-    if ((this.#chunk || this.#writable) && this.#credit > 0 && !this.destroyed) this.#host.queue(this)
+    this.#goOn()
   }
 
   /** This side has connected what the peer asked for. */
@@ -257,7 +328,7 @@ export class SubConnection extends Duplex {
     if (this.destroyed || payload.length === 0) return true
     this.#bytesIn += payload.length
     let done = payload.length * PINNED < payload.buffer.byteLength
-    if (this.#direct) {
+    if (this.#direct && this.#passes(payload.length)) {
       const chunk = done ? Buffer.from(payload) : payload
       const downstream = this.#downstream
       try {
@@ -317,8 +388,12 @@ export class SubConnection extends Duplex {
     // Node.js itself reads 0 bytes now and then: that wants nothing.
     if (size === 0) return chunk
     if (chunk === null && this.#backlog.bytes > 0 && !this.#downstream) {
-      for (const waiting of this.#backlog.take()) this.push(waiting)
-      chunk = super.read(size)
+      const most = this.#room(this.#backlog.bytes)
+      if (most > 0) {
+        this.#pace?.in?.went(most)
+        for (const waiting of this.#backlog.take(most)) this.push(waiting)
+        chunk = super.read(size)
+      }
     }
     this.#starved = chunk === null
     if (chunk !== null) this.release()
@@ -333,7 +408,7 @@ export class SubConnection extends Duplex {
     }
     this.#chunk = sent > 0 ? chunk.subarray(sent) : chunk
     this.#written = callback
-    if (this.#credit > 0) this.#host.queue(this)
+    if (this.#maySend) this.#host.queue(this)
   }
 
   override _final(callback: (error?: Error | null) => void): void {
@@ -346,6 +421,10 @@ export class SubConnection extends Duplex {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    const pace = this.#pace
+    this.#pace = undefined
+    pace?.out?.close()
+    pace?.in?.close()
     const clean = this.#sent === 'fin' && this.#got === 'fin'
     if (!clean && this.#sent !== 'reset') {
       this.#sent = 'reset'
@@ -361,7 +440,15 @@ export class SubConnection extends Duplex {
 
   #transmit(bytes: Uint8Array): number {
     if (this.#credit <= 0) return 0
-    const sent = this.#host.sendData(this, bytes.length > this.#credit ? bytes.subarray(0, this.#credit) : bytes)
+    let may = Math.min(bytes.length, this.#credit)
+    const pace = this.#pace?.out
+    if (pace) {
+      // A turn is for who can use it.
+      may = this.#host.congested ? 0 : pace.room(may)
+      if (may === 0) return 0
+    }
+    const sent = this.#host.sendData(this, may < bytes.length ? bytes.subarray(0, may) : bytes)
+    pace?.went(sent)
     this.#credit -= sent
     this.#bytesOut += sent
     return sent

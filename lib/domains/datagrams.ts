@@ -1,4 +1,4 @@
-import { type Link, type LinkSink, ProxyError } from '../core/index.ts'
+import { type Link, type LinkSink, ProxyError, type SubConnection } from '../core/index.ts'
 
 /**
  * The most that one datagram carries: an IPv4 packet of 65,535 bytes without its own header and that of UDP (RFC 768).
@@ -20,6 +20,8 @@ const QUEUE_BYTES = 262_144
 const HELD_BYTES = 33_554_432
 /** As much of a datagram under way is kept whatever the others hold: no less than a packet of most networks. */
 const PART_BYTES = 2048
+/** Where turns at a throttle are further away than this, nothing goes, in ms: new flows would never have to wait for theirs. */
+const LONGEST_TURN = 250
 const NOTHING = new Uint8Array(0)
 
 /** What the flows of one domain share. */
@@ -208,6 +210,9 @@ export abstract class DatagramLink implements Link, DatagramReceiver {
   #finished = false
   #over = false
   #dropped = 0
+  #sub: SubConnection | undefined
+  /** When its next turns are at the throttles. */
+  readonly #next = { sent: 0, received: 0 }
 
   constructor(memory: DatagramMemory) {
     this.#memory = memory
@@ -233,9 +238,34 @@ export abstract class DatagramLink implements Link, DatagramReceiver {
     this.#dropped += datagrams
   }
 
+  /** What is more than the throttles of this sub-connection allow is dropped: late it would be worth nothing. */
+  keepTo(sub: SubConnection): void {
+    this.#sub = sub
+    sub.paceSelf()
+    // What came before there was one is no exception.
+    for (let early = this.#queue.length; early > 0; early--) {
+      const datagram = this.#queue.shift() ?? NOTHING
+      if (this.#fits(datagram, 'sent')) this.#queue.push(datagram)
+      else this.lost(1)
+    }
+  }
+
+  /** A flow that shares its throttle with others has its turns there as they do, and drops what comes in between. */
+  #fits(datagram: Uint8Array, way: 'sent' | 'received'): boolean {
+    const throttle = this.#sub?.throttles?.[way]
+    if (!throttle) return true
+    const now = performance.now()
+    if (now < this.#next[way]) return false
+    const wait = throttle.take(HEADER + datagram.length)
+    if (wait > LONGEST_TURN) throttle.giveBack(HEADER + datagram.length)
+    else this.#next[way] = now + wait
+    return wait <= LONGEST_TURN
+  }
+
   /** A datagram came in, for the far side. Its memory belongs to the link. */
   offer(datagram: Uint8Array): void {
     if (this.#over || this.#finished || datagram.length > MAX_DATAGRAM) this.lost(1)
+    else if (!this.#fits(datagram, 'sent')) this.lost(1)
     else if (this.#queue.length === 0 && this.#ready()) this.#pass(datagram)
     else this.lost(this.#queue.push(datagram))
   }
@@ -249,7 +279,9 @@ export abstract class DatagramLink implements Link, DatagramReceiver {
 
   onDatagram(datagram: Uint8Array): void {
     // An earlier one in the same chunk may have been the last.
-    if (!this.#over) this.send(datagram)
+    if (this.#over) return
+    if (this.#fits(datagram, 'received')) this.send(datagram)
+    else this.lost(1)
   }
 
   // --- Link ---

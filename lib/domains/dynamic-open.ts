@@ -14,6 +14,10 @@ export type Failure = 'denied' | 'unserved' | 'failed' | 'timeout' | 'other'
 
 const FAILURES: Readonly<Partial<Record<ErrorCode, Failure>>> = {
   PROXY_ERR_DIAL_DENIED: 'denied',
+  PROXY_ERR_VISITOR_DENIED: 'denied',
+  PROXY_ERR_QUOTA: 'denied',
+  PROXY_ERR_RATE: 'unserved',
+  PROXY_ERR_TOO_MANY_CONNECTIONS: 'unserved',
   PROXY_ERR_NO_PEER: 'unserved',
   PROXY_ERR_DRAINING: 'unserved',
   PROXY_ERR_CLOSED: 'unserved',

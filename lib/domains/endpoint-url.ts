@@ -1,10 +1,10 @@
 import type { Carries } from '../core/domain.ts'
 import type { Endpoint, Mapping } from '../core/endpoint.ts'
 import { ProxyError } from '../core/errors.ts'
-import { formatHostPort, parseHostPort } from './address.ts'
 import type { KnownDomain, ReadEndpoint, Role } from './domain.ts'
 import { readHttpForward } from './dynamic-address.ts'
 import { nearest } from './nearest.ts'
+import { type ProxyVersion, readHostPort, readTcp } from './tcp-address.ts'
 import { shown } from './text.ts'
 import { readHttps } from './tls-address.ts'
 
@@ -75,6 +75,11 @@ export function checkDomainEndpoint(at: Endpoint, context: EndpointContext): End
  */
 export function checkPair(mapping: Mapping, domains: readonly KnownDomain[]): void {
   const { Listen, Forward } = mapping
+  if (Listen.Domain === 'web' && /\?proxy=v[12]$/.test(Forward.Addr)) {
+    throw bad(
+      'proxy is not for web: its visitors share connections, and each request says whose it is (X-Forwarded-For)',
+    )
+  }
   const listen = carriedBy(Listen.Domain, domains)
   const forward = carriedBy(Forward.Domain, domains)
   // What is not known can be anything.
@@ -179,7 +184,7 @@ function checkDomain(name: string, context: EndpointContext): ReadEndpoint {
   if (!can(known, role)) {
     throw bad(`domain ${name} cannot be ${role === 'listen' ? 'listened on' : 'forwarded to'}: ${able.join(', ')} can`)
   }
-  const byName = name === 'unix' ? readUnix : readHostPort
+  const byName = name === 'unix' ? readUnix : name === 'tcp' ? readTcp : readPlain
   return typeof known === 'string' ? byName : (known.read ?? byName)
 }
 
@@ -191,21 +196,22 @@ function can(domain: KnownDomain, role: Role): boolean {
   return typeof domain === 'string' || (role === 'listen' ? domain.listen : domain.dial) !== undefined
 }
 
-function readHostPort({ Domain, Addr }: Endpoint, role: Role): Endpoint {
-  return { Domain, Addr: hostPort(Addr, Domain, role) }
+function readPlain({ Domain, Addr }: Endpoint, role: Role): Endpoint {
+  return { Domain, Addr: readHostPort(Addr, Domain, role) }
 }
 
-function hostPort(addr: string, domain: string, role: Role): string {
-  if (addr.includes('@')) {
-    throw bad(`user information ("…@") is not known here: write ${domain}://host:port without it`)
-  }
-  const { host, port } = parseHostPort(addr, { allowZero: role === 'listen' })
-  return formatHostPort({ host: host === '' && role === 'forward' ? '127.0.0.1' : host, port })
+/** The endpoint of a Unix socket: an absolute path, and to forward to perhaps `?proxy=v2` behind it. */
+export function readUnix({ Domain, Addr }: Endpoint, role: Role): Endpoint {
+  const { path, proxy } = splitUnix(Addr)
+  if (proxy === undefined) return { Domain, Addr: unixPath(path) }
+  if (role === 'listen') throw bad('proxy is for where connections go, and not for where they come in')
+  return { Domain, Addr: `${unixPath(path)}?proxy=${proxy}` }
 }
 
-/** The endpoint of a Unix socket: an absolute path. */
-export function readUnix(at: Endpoint): Endpoint {
-  return { Domain: at.Domain, Addr: unixPath(at.Addr) }
+/** A path may have any other `?` in it. */
+export function splitUnix(addr: string): { readonly path: string; readonly proxy?: ProxyVersion | undefined } {
+  const [, path, version] = /^(.*)\?proxy=v([12])$/s.exec(addr) ?? []
+  return path === undefined ? { path: addr } : { path, proxy: version === '1' ? 'v1' : 'v2' }
 }
 
 function unixPath(path: string): string {

@@ -7,10 +7,10 @@ import { parseWeb } from './web-address.ts'
 /** The domain in which a node asks for an address that visitors can write, and leaves to the server which. */
 export const PUBLIC = 'public'
 
-/** What a node asks for: a web service, by name where the server has names, or a port. */
+/** What a node asks for: a web service, by name where the server has names; a name of TLS that ends there; or a port. */
 export interface PublicAddress {
-  readonly kind: 'http' | 'tcp' | 'udp'
-  /** One label, of a web service: `checkout`. Undefined: any. */
+  readonly kind: 'http' | 'tls' | 'tcp' | 'udp'
+  /** One label, of a web service or of one that ends TLS itself: `checkout`. Undefined: any. */
   readonly name?: string | undefined
   /** Where the target of a web service has what visitors find at `/`. Begins with a slash. */
   readonly base: string
@@ -20,13 +20,15 @@ export interface PublicAddress {
   readonly use?: string | undefined
 }
 
-const KINDS = ['http', 'tcp', 'udp'] as const
+const KINDS = ['http', 'tls', 'tcp', 'udp'] as const
+/** What can be said of each, beside what it is for. */
+const SAID = { http: ['name', 'base'], tls: ['name'], tcp: ['port'], udp: ['port'] } as const
 // RFC 1035, section 2.3.4.
 const LABEL_LENGTH = 63
 const USE = /^[\x21-\x7e]{1,64}$/
 
 /**
- * Takes `http?name=checkout&base=/app/&use=x`, `tcp?port=9000` or `udp` apart.
+ * Takes `http?name=checkout&base=/app/&use=x`, `tls?name=db`, `tcp?port=9000` or `udp` apart.
  *
  * @throws ProxyError PROXY_ERR_ADDRESS
  */
@@ -36,7 +38,7 @@ export function parsePublic(text: string): PublicAddress {
   if (kind === undefined) throw bad(`${shown(word ?? '')} is nothing that can be published: ${KINDS.join(', ')} are`)
   const given = new Map<string, string>()
   for (const [key, value] of new URLSearchParams(query)) {
-    const known = key === 'use' || (kind === 'http' ? key === 'name' || key === 'base' : key === 'port')
+    const known = key === 'use' || SAID[kind].some((one) => one === key)
     if (!known || given.has(key)) throw bad(`${shown(key)} is ${known ? 'there twice' : `not for ${kind}`}`)
     given.set(key, value)
   }

@@ -24,7 +24,8 @@ const FLAGS: Readonly<Record<ShortUse, string>> = {
 }
 const PARAMETERS = ['mode', 'value']
 /** Of these, what stands behind the `?` is for the target, too. */
-const WITH_OPTIONS = ['https']
+const WITH_OPTIONS = ['https', 'tcp', 'unix']
+const OPTION = /^proxy=/
 const MODES = ['path', 'domain']
 
 /** One URL taken apart, its user information decoded. */
@@ -118,8 +119,8 @@ const READERS: Readonly<Record<ShortUse, (text: string) => { Listen: Endpoint; F
       }
       return { Listen: endpointOf('channel', channel), Forward: { Domain: 'tunnel', Addr: '' } }
     }
-    if (query === undefined && channel !== undefined && SCHEMES.local.includes(scheme)) {
-      return { Listen: endpointOf('channel', channel), Forward: plainTarget(url) }
+    if (channel !== undefined && SCHEMES.local.includes(scheme) && (query === undefined || OPTION.test(query))) {
+      return { Listen: endpointOf('channel', channel), Forward: withOptions(plainTarget(url), query) }
     }
     return readWebUrl(url)
   },
@@ -166,11 +167,11 @@ function readWebUrl(url: ShortUrl): { Listen: Endpoint; Forward: Endpoint } {
   const { mode, value, rest } = readQuery(query, WITH_OPTIONS.includes(scheme), example)
   if (mode === 'domain' && value.includes('/')) throw bad(`value: ${shown(value)} is not a domain: it has a / in it`)
   const at = mode === 'path' ? `/${value.replace(/^\/+/, '')}` : value
-  if (!web) return { Listen: { Domain: 'ws', Addr: at }, Forward: plainTarget(url) }
+  if (!web) return { Listen: { Domain: 'ws', Addr: at }, Forward: withOptions(plainTarget(url), rest) }
   const base = path === '' || path === '/' ? '' : `?base=${path.replaceAll('&', '%26')}`
   return {
     Listen: { Domain: 'web', Addr: `${at}${base}` },
-    Forward: { Domain: scheme, Addr: rest === '' ? place : `${place}?${rest}` },
+    Forward: withOptions({ Domain: scheme, Addr: place }, rest),
   }
 }
 
@@ -215,6 +216,10 @@ function plainTarget({ scheme, place, path }: ShortUrl): Endpoint {
   if (path !== suffix && path !== '/') throw bad(`there is no path here: ${scheme} goes to host:port`)
   checkPort(place)
   return { Domain: scheme, Addr: `${place}${suffix}` }
+}
+
+function withOptions({ Domain, Addr }: Endpoint, options = ''): Endpoint {
+  return { Domain, Addr: options === '' ? Addr : `${Addr}?${options}` }
 }
 
 /** As a port says it, but without showing what stands there: without its @, it may be a password. */

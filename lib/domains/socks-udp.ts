@@ -112,8 +112,12 @@ export class SocksUdp {
     this.#context.open({ to: { Domain: 'udp', Addr: to }, from: flow.remote }).then(
       (sub) => {
         this.#opening--
-        if (flow.over) sub.destroy()
-        else join(sub, flow)
+        if (flow.over) {
+          sub.destroy()
+          return
+        }
+        flow.keepTo(sub)
+        join(sub, flow)
       },
       () => {
         this.#opening--

@@ -2,6 +2,7 @@ import { readChannel, readTunnel } from './channel-address.ts'
 import type { KnownDomain } from './domain.ts'
 import { readDynamic, readHttp } from './dynamic-address.ts'
 import { readUnix } from './endpoint-url.ts'
+import { readTcp } from './tcp-address.ts'
 import { readHttps, readTls } from './tls-address.ts'
 import { readWeb } from './web-address.ts'
 
@@ -10,7 +11,7 @@ import { readWeb } from './web-address.ts'
  * here. It is asked about what lies at the other side, and not on this one.
  */
 export const DOMAINS: readonly KnownDomain[] = [
-  { name: 'tcp', listen: true, dial: true },
+  { name: 'tcp', listen: true, dial: true, read: readTcp },
   { name: 'udp', carries: 'datagrams', listen: true, dial: true },
   { name: 'unix', listen: true, dial: true, read: readUnix },
   { name: 'socks5', carries: 'requests', listen: true, read: readDynamic },
@@ -20,7 +21,7 @@ export const DOMAINS: readonly KnownDomain[] = [
   { name: 'channel', carries: 'any', listen: true, dial: true, read: readChannel },
   { name: 'web', listen: true, read: readWeb },
   { name: 'ws', listen: true, read: readWeb },
-  { name: 'tls', dial: true, read: readTls },
+  { name: 'tls', listen: true, dial: true, read: readTls },
   { name: 'https', dial: true, read: readHttps },
 ]
 

@@ -1,11 +1,14 @@
 import { isIP } from 'node:net'
-import type { DomainPlugin, Link, Listener } from '../core/index.ts'
+import type { Link, Listener } from '../core/index.ts'
 import { ProxyError } from '../core/index.ts'
 import { dialSocket } from '../sockets/dial.ts'
 import { serve } from '../sockets/serve.ts'
 import { ReadBuffer } from '../sockets/socket-link.ts'
 import { formatHostPort, parseHostPort } from './address.ts'
+import type { Domain } from './domain.ts'
+import { proxyHeader } from './proxy-header.ts'
 import { resolve } from './resolve.ts'
+import { parseTcp, readTcp } from './tcp-address.ts'
 
 export interface TcpOptions {
   /** How long one address may take to answer, in ms. Default 10,000. */
@@ -15,12 +18,16 @@ export interface TcpOptions {
 /** A probe of the system finds dead peers of programs that keep a connection open in silence. */
 const KEEPALIVE = { keepAlive: true, keepAliveInitialDelay: 60_000 }
 
-/** Domain `tcp`: `host:port`, IPv6 in brackets. An empty host is all interfaces for a listener, else 127.0.0.1. */
-export function tcp(options: TcpOptions = {}): DomainPlugin {
+/**
+ * Domain `tcp`: `host:port`, IPv6 in brackets. An empty host is all interfaces for a listener, else 127.0.0.1. To forward to
+ * also `host:port?proxy=v2`: who is dialled is told first who has come in.
+ */
+export function tcp(options: TcpOptions = {}): Domain {
   const readBuffer = new ReadBuffer()
   const timeout = options.dialTimeout ?? 10_000
   return {
     name: 'tcp',
+    read: readTcp,
 
     async listen(at, context): Promise<Listener> {
       const { host, port } = parseHostPort(at.Addr, { allowZero: true })
@@ -33,22 +40,27 @@ export function tcp(options: TcpOptions = {}): DomainPlugin {
       return server.listener({ Domain: 'tcp', Addr: formatHostPort(bound) })
     },
 
-    resolve,
+    async resolve({ Domain, Addr }): Promise<readonly string[]> {
+      return await resolve({ Domain, Addr: formatHostPort(parseTcp(Addr)) })
+    },
 
-    async dial(to, { addresses, signal }): Promise<Link> {
-      const { host, port } = parseHostPort(to.Addr)
+    async dial(to, { addresses, signal, from }): Promise<Link> {
+      const { host, port, proxy } = parseTcp(to.Addr)
+      const asked = formatHostPort({ host, port })
       let failure: unknown
       for (const address of addresses) {
-        const name = isIP(host) || host === '' ? formatHostPort({ host: address, port }) : to.Addr
+        const name = isIP(host) || host === '' ? formatHostPort({ host: address, port }) : asked
         const dial = { signal, timeout, name, readBuffer }
         try {
-          return await dialSocket({ host: address, port, noDelay: true, ...KEEPALIVE }, dial)
+          const link = await dialSocket({ host: address, port, noDelay: true, ...KEEPALIVE }, dial)
+          if (proxy !== undefined) link.write([proxyHeader(proxy, from, { address, port })])
+          return link
         } catch (error) {
           if (signal.aborted) throw error
           failure ??= error
         }
       }
-      throw failure ?? new ProxyError('PROXY_ERR_DIAL_FAILED', `${to.Addr} has no address`)
+      throw failure ?? new ProxyError('PROXY_ERR_DIAL_FAILED', `${asked} has no address`)
     },
   }
 }

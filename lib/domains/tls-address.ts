@@ -6,6 +6,7 @@ import { formatHostPort, parseHostPort } from './address.ts'
 import type { Role } from './domain.ts'
 import { nearest } from './nearest.ts'
 import { shown } from './text.ts'
+import { parseWeb } from './web-address.ts'
 
 /** Who is dialled, and by what it is known that it is them. */
 export interface TlsAddress {
@@ -33,13 +34,24 @@ const EXAMPLE = 'host:443?pin=sha256:…, ?ca=FILE or ?verify=off'
 const HTTPS_PORT = 443
 
 /**
- * An address of the domain `tls`, which can be forwarded to: `host:port`, then `?verify=off`, `?pin=sha256:HEX` or
- * `?ca=FILE`, and `name=SERVERNAME`. The path of the file is percent-encoded where it has a `%`, `&`, `+` or `#`.
+ * An address of the domain `tls`. To forward to: `host:port`, then `?verify=off`, `?pin=sha256:HEX` or `?ca=FILE`, and
+ * `name=SERVERNAME`. The path of the file is percent-encoded where it has a `%`, `&`, `+` or `#`. To listen on: the name
+ * that clients ask for, or `*.suffix`.
  *
  * @throws ProxyError PROXY_ERR_ADDRESS
  */
-export function readTls(at: Endpoint, _role: Role): Endpoint {
-  return { Domain: 'tls', Addr: formatTls(parseTls(at.Addr)) }
+export function readTls(at: Endpoint, role: Role): Endpoint {
+  return { Domain: 'tls', Addr: role === 'listen' ? readServerName(at.Addr) : formatTls(parseTls(at.Addr)) }
+}
+
+/** In the one form that names it, which is that of a host of the web port. */
+function readServerName(text: string): string {
+  if (/[/?]/.test(text)) throw bad(`${shown(text)} is not a name: there is no path here, and nothing behind a ?`)
+  const { host } = parseWeb(text)
+  if (host === '') throw bad('it names no host: write tls://db.example.com')
+  // RFC 6066 section 3.
+  if (/^\[|^[\d.]+$/.test(host)) throw bad(`${host} is an address: clients of TLS ask for names only`)
+  return host
 }
 
 /** `https` is `tls`, with 443 where there is no port. */

@@ -2,6 +2,7 @@ import type { RemoteInfo, Socket } from 'node:dgram'
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
 import {
+  type Admitted,
   type DialContext,
   type Endpoint,
   join,
@@ -32,6 +33,12 @@ const OPENING = 256
 /** A flow that failed while it was so young was refused, and so would the next one be for a while. In ms. */
 const YOUNG = 1000
 const REFUSED_PAUSE = 100
+/** Why one visitor is refused, and another one may come. */
+const OF_VISITORS: ReadonlySet<string> = new Set([
+  'PROXY_ERR_VISITOR_DENIED',
+  'PROXY_ERR_TOO_MANY_CONNECTIONS',
+  'PROXY_ERR_RATE',
+])
 /** How long the far side may take to end its half of a flow, in ms. */
 const FAREWELL = 5000
 /** What is sent again to another address of the target; what begins a talk is small. */
@@ -147,31 +154,52 @@ class UdpListener implements Listener {
   }
 
   #open(key: string, address: string, port: number, now: number): Flow | undefined {
-    if (!this.#mayOpen(now)) return undefined
+    const remote = remoteOf(address, port)
+    const admitted = this.#admit(remote)
+    if (admitted === 'refused') return undefined
+    if (!this.#mayOpen(now)) {
+      admitted?.leave()
+      return undefined
+    }
     const [idlest] = this.#flows.values()
     if (idlest && this.#flows.size >= this.#parts.flows) {
       this.#flows.delete(idlest.key)
       idlest.destroy()
     }
     const { socket, memory, burst } = this.#parts
-    const flow = new Flow({ key, address, port, bornAt: now, socket, memory, burst, owner: this })
+    const flow = new Flow({ key, address, port, remote, admitted, bornAt: now, socket, memory, burst, owner: this })
     this.#flows.set(key, flow)
     this.#latest = flow
     this.#opening++
-    this.#context.open({ from: flow.remote }).then(
+    this.#context.open({ from: remote, admitted, alone: true }).then(
       (sub) => {
         this.#opening--
-        if (flow.over) sub.destroy()
-        else join(sub, flow)
+        if (flow.over) {
+          sub.destroy()
+          return
+        }
+        flow.keepTo(sub)
+        join(sub, flow)
       },
-      () => {
+      (error) => {
         this.#opening--
-        this.#refusedAt = performance.now()
+        // No other one would be refused for that.
+        if (error instanceof ProxyError && OF_VISITORS.has(error.code)) this.#flows.delete(flow.key)
+        else this.#refusedAt = performance.now()
         flow.destroy()
       },
     )
     this.#sweeper ??= this.#sweepIn(this.#parts.idleTimeout)
     return flow
+  }
+
+  /** Those who may not come shall not keep others waiting. */
+  #admit(remote: string): Admitted | 'refused' | undefined {
+    try {
+      return this.#context.admit?.(remote)
+    } catch {
+      return 'refused'
+    }
   }
 
   #mayOpen(now: number): boolean {
@@ -184,6 +212,7 @@ class UdpListener implements Listener {
 
   /** Whoever ended it here has taken it out before. */
   onDestroyed(flow: Flow): void {
+    flow.admitted?.leave()
     this.#retired.delete(flow)
     if (this.#latest === flow) this.#latest = undefined
     if (this.#flows.get(flow.key) !== flow) return
@@ -222,6 +251,8 @@ interface FlowParts {
   readonly key: string
   readonly address: string
   readonly port: number
+  readonly remote: string
+  readonly admitted: Admitted | undefined
   readonly bornAt: number
   readonly socket: Socket
   readonly memory: DatagramMemory
@@ -231,16 +262,21 @@ interface FlowParts {
 
 /** What one visitor, an address and a port, sends and gets. */
 class Flow extends DatagramLink {
-  readonly remote: string
   readonly #parts: FlowParts
   usedAt: number
 
   constructor(parts: FlowParts) {
     super(parts.memory)
     this.#parts = parts
-    // A socket for both families has IPv4 addresses in the form of IPv6 (RFC 4291, section 2.5.5.2).
-    this.remote = formatHostPort({ host: parts.address.replace(/^::ffff:(?=[0-9.]+$)/, ''), port: parts.port })
     this.usedAt = parts.bornAt
+  }
+
+  get remote(): string {
+    return this.#parts.remote
+  }
+
+  get admitted(): Admitted | undefined {
+    return this.#parts.admitted
   }
 
   get key(): string {
@@ -261,6 +297,11 @@ class Flow extends DatagramLink {
   protected override released(): void {
     this.#parts.owner.onDestroyed(this)
   }
+}
+
+/** A socket for both families has IPv4 addresses in the form of IPv6 (RFC 4291, section 2.5.5.2). */
+function remoteOf(address: string, port: number): string {
+  return formatHostPort({ host: address.replace(/^::ffff:(?=[0-9.]+$)/, ''), port })
 }
 
 interface TargetParts {

@@ -4,14 +4,18 @@ import { serve } from '../sockets/serve.ts'
 import { ReadBuffer } from '../sockets/socket-link.ts'
 import { removeStale } from '../sockets/stale.ts'
 import type { Domain } from './domain.ts'
-import { readUnix } from './endpoint-url.ts'
+import { readUnix, splitUnix } from './endpoint-url.ts'
+import { proxyHeader } from './proxy-header.ts'
 
 export interface UnixOptions {
   /** How long a server may take to accept, in ms. Default 10,000. */
   dialTimeout?: number
 }
 
-/** Domain `unix`: the path of a Unix socket. What an ended program left behind at the path is removed before listening. */
+/**
+ * Domain `unix`: the path of a Unix socket. What an ended program left behind at the path is removed before listening. To
+ * forward to, `?proxy=v2` may stand behind it, as for `tcp`.
+ */
 export function unix(options: UnixOptions = {}): Domain {
   const readBuffer = new ReadBuffer()
   const timeout = options.dialTimeout ?? 10_000
@@ -25,8 +29,11 @@ export function unix(options: UnixOptions = {}): Domain {
       return server.listener(at)
     },
 
-    async dial(to, { signal }): Promise<Link> {
-      return await dialSocket({ path: to.Addr }, { signal, timeout, name: to.Addr, readBuffer })
+    async dial(to, { signal, from }): Promise<Link> {
+      const { path, proxy } = splitUnix(to.Addr)
+      const link = await dialSocket({ path }, { signal, timeout, name: path, readBuffer })
+      if (proxy !== undefined) link.write([proxyHeader(proxy, from, undefined)])
+      return link
     },
   }
 }

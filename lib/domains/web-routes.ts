@@ -27,6 +27,8 @@ const LONGEST_PATH = 352
 export class WebRoutes {
   readonly #hosts = new Map<string, Map<string, WebSite>>()
   onRemoved: (site: WebSite) => void = () => {}
+  /** A host has come or gone. */
+  onHosts: () => void = () => {}
 
   /** Answers whether the place was free. */
   add(site: WebSite): boolean {
@@ -35,6 +37,7 @@ export class WebRoutes {
     if (paths.has(path)) return false
     paths.set(path, site)
     this.#hosts.set(host, paths)
+    if (paths.size === 1) this.onHosts()
     return true
   }
 
@@ -45,6 +48,7 @@ export class WebRoutes {
     paths.delete(path)
     if (paths.size === 0) this.#hosts.delete(host)
     this.onRemoved(site)
+    if (paths.size === 0) this.onHosts()
   }
 
   /** Without `*.suffix`, and the paths on all hosts. */
@@ -106,7 +110,8 @@ export function targetPath({ path: listened, base }: WebAddress, { path, query }
   return `${rest === '' ? base : `${base.replace(/\/$/, '')}${rest}`}${query}`
 }
 
-function hostsFor(host: string): string[] {
+/** What a host may be listened on as: itself, then `*.suffix`, the longest first. */
+export function hostsFor(host: string): string[] {
   const keys = [host]
   if (/^\[|^[\d.]+$/.test(host)) return keys
   for (let dot = host.indexOf('.'); dot >= 0; dot = host.indexOf('.', dot + 1)) keys.push(`*${host.slice(dot)}`)

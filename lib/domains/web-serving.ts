@@ -1,11 +1,16 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Admitted } from '../core/index.ts'
 import { customerOf, isLoopback, parseIp } from '../sockets/ip.ts'
 import type { Origin } from '../sockets/requests.ts'
+import { type Verdict, WebAuth } from './web-auth.ts'
 import { Exchange, type Visit } from './web-exchange.ts'
+import { WebCounter } from './web-figures.ts'
 import { addressOf, hasBody, isClear } from './web-headers.ts'
-import { type PageStatus, sendPage } from './web-pages.ts'
+import { Recorder, type RecorderOptions } from './web-inspect.ts'
+import { type PageStatus, sendMaintenance, sendPage, statusFor } from './web-pages.ts'
 import { readTarget, type WebRoutes, type WebSite } from './web-routes.ts'
+import { RuleBook } from './web-rules.ts'
 import type { WebSockets } from './web-sockets.ts'
 import { Upstream } from './web-upstream.ts'
 
@@ -14,11 +19,20 @@ export interface WebOptions {
   readonly answerTimeout?: number | undefined
   /** Paths of the server's own WebSockets, which those of listeners for all hosts would never get. */
   readonly reserved?: readonly string[] | undefined
+  /** Whether the TLS of this very host, or of `*.suffix`, is passed on to a target: then it is no name of the web. */
+  readonly isTls?: ((host: string) => boolean) | undefined
   /** How often somebody at a WebSocket has to show that they are there, in ms. Default 30,000. */
   readonly pingInterval?: number | undefined
   /** Requests and WebSockets that one listener may have at once. Default 1,024. */
   readonly visits?: number | undefined
+  /** What is kept of the requests of listeners with `inspect`. */
+  readonly inspect?: RecorderOptions | undefined
 }
+
+/** How long a visitor may take to end a connection that is over, in ms. */
+const LINGER = 5000
+/** RFC 7617 section 2.1. */
+const CHALLENGE = 'Basic realm="restricted", charset="UTF-8"'
 
 /** Who is at one listener. */
 interface Visits {
@@ -28,25 +42,31 @@ interface Visits {
 
 /** What is loaded for the first request: brings each to where its listener wants it. */
 export class WebServing {
+  readonly recorder: Recorder
   readonly #routes: WebRoutes
   readonly #options: WebOptions
+  readonly #counter: WebCounter
   readonly #upstreams = new Map<WebSite, Upstream>()
   readonly #visits = new Map<WebSite, Visits>()
+  readonly #rules = new RuleBook()
+  readonly #auth = new WebAuth()
   /** Who is served on a connection. */
   readonly #here = new WeakMap<Duplex, Set<() => void>>()
   #sockets: Promise<WebSockets> | undefined
 
-  constructor(routes: WebRoutes, options: WebOptions) {
+  constructor(routes: WebRoutes, options: WebOptions, counter: WebCounter = new WebCounter()) {
     this.#routes = routes
+    this.#counter = counter
     this.#options = options
+    this.recorder = new Recorder(options.inspect)
     routes.onRemoved = (site) => this.#forget(site)
   }
 
   onRequest(request: IncomingMessage, response: ServerResponse, origin: Origin): void {
     const visit = this.#visitOf(request, response, origin)
     if (typeof visit === 'number') sendPage(request, response, visit)
-    else if (visit.site.domain === 'ws') sendPage(request, response, 426)
-    else this.#exchange(visit)
+    else if (visit.site.domain === 'ws') this.#admit(visit, () => sendPage(request, response, 426))
+    else this.#admit(visit, (admitted) => this.#exchange(admitted))
   }
 
   onUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer, origin: Origin): void {
@@ -57,16 +77,57 @@ export class WebServing {
     } else if (request.headers.upgrade?.toLowerCase() !== 'websocket' || request.method !== 'GET') {
       this.#ignoreOffer(visit)
     } else if (visit.site.domain === 'web') {
-      this.#exchange(visit, { socket, head })
-    } else if (!this.#enter(visit, () => {})) {
-      sendPage(request, response, 503)
+      this.#admit(visit, (admitted) => this.#exchange(admitted, { socket, head }))
     } else {
-      response.detachSocket(request.socket)
-      this.#sockets ??= import('./web-sockets.ts').then(({ WebSockets }) => new WebSockets(this.#options.pingInterval))
-      this.#sockets
-        .then((sockets) => sockets.accept(visit.site, request, socket, head, origin))
-        .catch(() => socket.destroy())
+      this.#admit(visit, (admitted) => this.#accept(admitted, socket, head))
     }
+  }
+
+  #accept(visit: Visit, socket: Duplex, head: Buffer): void {
+    const { request, response } = visit
+    if (!this.#enter(visit, () => {})) {
+      sendPage(request, response, 503)
+      return
+    }
+    response.detachSocket(request.socket)
+    visit.timing?.answered(101)
+    this.#sockets ??= import('./web-sockets.ts').then(({ WebSockets }) => new WebSockets(this.#options.pingInterval))
+    this.#sockets.then((sockets) => sockets.accept(visit, socket, head)).catch(() => socket.destroy())
+  }
+
+  /** What the operator has put in front of the target: `go` is called at once, later, or not at all. */
+  #admit(visit: Visit, then: (visit: Visit) => void): void {
+    const { site, request, response, origin, rules } = visit
+    const { maintenance, basicAuth } = rules.settings
+    const timing = this.#counter.begin(site.address.host)
+    this.#whileHere(visit, () => timing.over(response.headersSent ? response.statusCode : undefined))
+    let admitted: Admitted | undefined
+    try {
+      admitted = site.context.admit?.(origin.remote)
+    } catch (error) {
+      sendPage(request, response, statusFor(error))
+      return
+    }
+    const go = (): void => then({ ...visit, admitted, timing })
+    if (admitted) this.#whileHere(visit, () => admitted.leave())
+    if (maintenance !== undefined && maintenance !== false) {
+      sendMaintenance(request, response, maintenance)
+      return
+    }
+    if (basicAuth === undefined) {
+      go()
+      return
+    }
+    const answer = (verdict: Verdict): void => {
+      // It may have taken a moment.
+      if (request.socket.destroyed || response.destroyed) response.destroy()
+      else if (verdict === 'in') go()
+      else if (verdict.status === 401) sendPage(request, response, 401, { 'www-authenticate': CHALLENGE })
+      else sendPage(request, response, verdict.status, { 'retry-after': String(verdict.after) })
+    }
+    const verdict = this.#auth.check(request.headers.authorization, basicAuth, origin.remote)
+    if (verdict instanceof Promise) verdict.then(answer).catch(() => response.destroy())
+    else answer(verdict)
   }
 
   /**
@@ -91,7 +152,12 @@ export class WebServing {
     const target = isClear(request) ? readTarget(request) : undefined
     if (!target) return 400
     const site = this.#routes.find(target)
-    return site ? { site, target, origin, request, response } : 404
+    if (!site) return 404
+    const rules = this.#rules.of(site.context)
+    if (!rules) return 503
+    const visit = { site, target, rules, origin, request, response }
+    const record = this.recorder.begin(visit, rules.settings.inspect)
+    return record ? { ...visit, record } : visit
   }
 
   #exchange(visit: Visit, upgrade?: { readonly socket: Duplex; readonly head: Buffer }): void {
@@ -104,7 +170,7 @@ export class WebServing {
    * Counts somebody until it is answered or gone. Answers whether there is room: nobody takes more of it than is left for
    * all others. This machine does not count, as it may be a proxy, for many.
    */
-  #enter({ site, origin, request: { socket }, response }: Visit, onClose: () => void): boolean {
+  #enter({ site, origin, record, request, response }: Visit, onClose: () => void): boolean {
     const visits = this.#visits.get(site) ?? { count: 0, byCustomer: new Map<string, number>() }
     const ip = parseIp(addressOf(origin.remote) ?? '')
     const customer = ip && !isLoopback(ip) ? customerOf(ip) : undefined
@@ -113,9 +179,7 @@ export class WebServing {
     this.#visits.set(site, visits)
     visits.count++
     if (customer !== undefined) visits.byCustomer.set(customer, own + 1)
-    const here = this.#here.get(socket) ?? this.#watch(socket)
-    const leave = (): void => {
-      if (!here.delete(leave)) return
+    this.#whileHere({ request, response }, () => {
       if (--visits.count === 0) this.#visits.delete(site)
       if (customer !== undefined) {
         const left = (visits.byCustomer.get(customer) ?? 1) - 1
@@ -123,10 +187,19 @@ export class WebServing {
         else visits.byCustomer.delete(customer)
       }
       onClose()
+      record?.ended()
+    })
+    return true
+  }
+
+  /** Calls `onGone` when it is answered or gone. */
+  #whileHere({ request: { socket }, response }: Pick<Visit, 'request' | 'response'>, onGone: () => void): void {
+    const here = this.#here.get(socket) ?? this.#watch(socket)
+    const leave = (): void => {
+      if (here.delete(leave)) onGone()
     }
     here.add(leave)
     response.once('close', leave)
-    return true
   }
 
   /** Answers that wait behind another one on the same connection are not told when that is closed. */
@@ -161,7 +234,19 @@ function answerOn(request: IncomingMessage): ServerResponse {
   response.assignSocket(socket)
   response.once('finish', () => {
     response.detachSocket(socket)
-    socket.destroySoon()
+    endSoon(socket)
   })
   return response
+}
+
+/** What is written still goes out. What is no socket has to be ended by the other side as well, in time. */
+function endSoon(socket: Duplex & { readonly destroySoon?: unknown }): void {
+  if (typeof socket.destroySoon === 'function') {
+    socket.destroySoon()
+    return
+  }
+  socket.end()
+  socket.resume()
+  const timer = setTimeout(() => socket.destroy(), LINGER).unref()
+  socket.once('close', () => clearTimeout(timer))
 }

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { type WebSocket, WebSocketServer } from 'ws'
-import { ProxyError, type SubConnection } from '../core/index.ts'
+import { type Admitted, ProxyError, type SubConnection } from '../core/index.ts'
 import type { Origin } from '../sockets/requests.ts'
 import { reasonFor } from './web-pages.ts'
 import type { WebSite } from './web-routes.ts'
@@ -26,6 +26,14 @@ const UNSUPPORTED_DATA = 1003
 const NO_CLOSE_FRAME = 1006
 const INTERNAL_ERROR = 1011
 
+export interface WebSocketVisit {
+  readonly site: WebSite
+  readonly request: IncomingMessage
+  readonly origin: Origin
+  /** By the limits of the listener, where it has any. */
+  readonly admitted?: Admitted | undefined
+}
+
 /** WebSockets of listeners of the domain `ws`: a stream of bytes each, in binary messages whose borders mean nothing. */
 export class WebSockets {
   readonly #server: WebSocketServer
@@ -49,10 +57,10 @@ export class WebSockets {
    * visitor has: there is no cookie and no name that the target would believe, only what every stranger who reaches
    * the port has, as with a TCP port.
    */
-  accept(site: WebSite, request: IncomingMessage, socket: Duplex, head: Buffer, { remote }: Origin): void {
+  accept({ site, request, origin: { remote }, admitted }: WebSocketVisit, socket: Duplex, head: Buffer): void {
     this.#server.handleUpgrade(request, socket, head, (ws) => {
       const bytes = new WebSocketBytes(ws, this.#pingInterval)
-      site.context.open({ from: remote }).then(
+      site.context.open({ from: remote, admitted, alone: true }).then(
         (sub) => bytes.carry(sub),
         (error) => bytes.fail(error),
       )

@@ -1,6 +1,6 @@
-import { Agent, type ClientRequest, request } from 'node:http'
+import { Agent, type ClientRequest, type ClientRequestArgs, request } from 'node:http'
 import { Duplex } from 'node:stream'
-import type { ListenContext } from '../core/index.ts'
+import type { Admitted, ListenContext, OpenOptions } from '../core/index.ts'
 
 /** Connections to a target that wait for the next request. */
 const MOST_IDLE = 64
@@ -18,6 +18,8 @@ export interface UpstreamRequest {
   readonly headers: readonly string[]
   /** Who asks, as in `Link.remote`. A connection that is used again has the name of the first. */
   readonly from: string | undefined
+  /** Only those with whom it shares get a connection that was used before. */
+  readonly admitted?: Admitted | undefined
 }
 
 /** HTTP/1.1 to the target of one listener: each connection is a sub-connection. */
@@ -27,6 +29,7 @@ export class Upstream extends Agent {
   /** Connections that only one visitor may use. */
   readonly #private = new WeakSet<Duplex>()
   #from: string | undefined
+  #admitted: Admitted | undefined
   #closed = false
 
   constructor(context: ListenContext) {
@@ -35,16 +38,23 @@ export class Upstream extends Agent {
   }
 
   /** On a connection that was used before, if there is one. */
-  send({ from, headers, ...what }: UpstreamRequest): ClientRequest {
+  send({ from, admitted, headers, ...what }: UpstreamRequest): ClientRequest {
     // Asked for in this very call, if a new one is needed.
     this.#from = from
-    return request({ ...settings(headers), ...what, agent: this })
+    this.#admitted = admitted
+    const sharing: object = { sharing: admitted?.sharing }
+    return request({ ...settings(headers), ...what, ...sharing, agent: this })
+  }
+
+  /** What connections are kept by. */
+  override getName(options: ClientRequestArgs = {}): string {
+    return 'sharing' in options && typeof options.sharing === 'string' ? options.sharing : ''
   }
 
   /** On a new connection, which is not used again. */
-  sendAlone({ from, headers, ...what }: UpstreamRequest): ClientRequest {
+  sendAlone({ from, admitted, headers, ...what }: UpstreamRequest): ClientRequest {
     const createConnection = (_: unknown, done: Done): undefined => {
-      this.#open(from, done)
+      this.#open({ from, admitted, alone: true }, done)
     }
     return request({ ...settings(headers), ...what, createConnection })
   }
@@ -71,7 +81,7 @@ export class Upstream extends Agent {
   }
 
   override createConnection(_options: unknown, done: Done): undefined {
-    this.#open(this.#from, done, (connection) => {
+    this.#open({ from: this.#from, admitted: this.#admitted }, done, (connection) => {
       // A target that ends an idle connection is answered, and then nothing more is sent on it.
       connection.once('end', () => connection.end())
       connection.once('close', () => this.#wake(connection))
@@ -79,7 +89,7 @@ export class Upstream extends Agent {
   }
 
   override keepSocketAlive(connection: Duplex): boolean {
-    if (this.#closed || this.#private.has(connection)) return false
+    if (this.#closed || this.#idle.size >= MOST_IDLE || this.#private.has(connection)) return false
     this.#idle.set(connection, setTimeout(() => this.retire(connection), IDLE_TIME).unref())
     connection.once('data', onStray)
     return true
@@ -99,8 +109,8 @@ export class Upstream extends Agent {
     connection.off('data', onStray)
   }
 
-  #open(from: string | undefined, done: Done, onOpen?: (connection: Duplex) => void): void {
-    this.#context.open({ from }).then(
+  #open(options: OpenOptions, done: Done, onOpen?: (connection: Duplex) => void): void {
+    this.#context.open(options).then(
       (sub) => {
         // Between two requests nobody else looks.
         sub.on('error', () => {})

@@ -4,6 +4,8 @@ import { Lazy } from '../sockets/lazy.ts'
 import type { OnRequest, OnUpgrade } from '../sockets/requests.ts'
 import type { Domain } from './domain.ts'
 import { parseWeb, readWeb } from './web-address.ts'
+import { WebCounter, type WebFigures } from './web-figures.ts'
+import type { Inspection } from './web-inspection.ts'
 import { WebRoutes, type WebSite } from './web-routes.ts'
 import type { WebOptions, WebServing } from './web-serving.ts'
 
@@ -21,8 +23,14 @@ export interface Web {
   serves(request: IncomingMessage): boolean
   /** The names of hosts that listeners have at this moment: those that they say, without `*.suffix`. */
   hosts(): readonly string[]
+  /** Is called when one of these may have come or gone, until what it answers is called. */
+  onHosts(tell: () => void): () => void
   /** Whether a listener has this very host: in lower case, without a port. */
   hasHost(host: string): boolean
+  /** The last requests and answers of listeners with `inspect`. */
+  inspection(): Promise<Inspection>
+  /** What has been asked for since the start, of what somebody listens on. */
+  figures(): WebFigures
   /** Lets idle connections to targets go, and takes nothing more. What is under way ends with its sub-connections. */
   close(): void
 }
@@ -30,13 +38,22 @@ export interface Web {
 /** The web port's names: `[host][/path]`, each of one listener. Nothing that serves requests is loaded before the first. */
 export function createWeb(options: WebOptions = {}): Web {
   const routes = new WebRoutes()
+  const counter = new WebCounter()
   const serving = new Lazy<WebServing>(async () => {
     const { WebServing } = await import('./web-serving.ts')
-    return new WebServing(routes, options)
+    return new WebServing(routes, options, counter)
   })
+  const inspection = new Lazy<Inspection>(async () => {
+    const [{ Inspection }, web] = await Promise.all([import('./web-inspection.ts'), serving.get()])
+    return new Inspection(web)
+  })
+  const listeners = new Set<() => void>()
+  routes.onHosts = () => {
+    for (const tell of listeners) tell()
+  }
   let closed = false
   return {
-    domains: [domain('web', routes, []), domain('ws', routes, options.reserved ?? [])],
+    domains: [domain('web', routes, { isTls: options.isTls }), domain('ws', routes, options)],
 
     onRequest(request, response, origin) {
       serving
@@ -63,7 +80,14 @@ export function createWeb(options: WebOptions = {}): Web {
     claims: (request) => routes.hasHost(request),
     serves: (request) => routes.serves(request),
     hosts: () => routes.hosts(),
+    onHosts(tell) {
+      listeners.add(tell)
+      return () => void listeners.delete(tell)
+    },
     hasHost: (host) => routes.names(host),
+
+    inspection: () => inspection.get(),
+    figures: () => counter.read(),
 
     close() {
       closed = true
@@ -72,7 +96,11 @@ export function createWeb(options: WebOptions = {}): Web {
   }
 }
 
-function domain(name: 'web' | 'ws', routes: WebRoutes, reserved: readonly string[]): Domain {
+function domain(
+  name: 'web' | 'ws',
+  routes: WebRoutes,
+  { reserved = [], isTls = () => false }: Pick<WebOptions, 'reserved' | 'isTls'>,
+): Domain {
   return {
     name,
     read: readWeb,
@@ -83,6 +111,10 @@ function domain(name: 'web' | 'ws', routes: WebRoutes, reserved: readonly string
           'PROXY_ERR_LISTEN_FAILED',
           `the server's own WebSocket is at ${bound.Addr}: take another path`,
         )
+      }
+      const { host } = parseWeb(bound.Addr)
+      if (isTls(host)) {
+        throw new ProxyError('PROXY_ERR_LISTEN_FAILED', `somebody else has the TLS of ${host}, which ends at a target`)
       }
       return listenAt(bound, name, routes, context)
     },

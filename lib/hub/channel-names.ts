@@ -49,7 +49,7 @@ export class ChannelNames implements AsyncDisposable {
     this.#claims = claims
     this.#identities = identities
     this.#unsubscribe = identities?.onChanged((_id, why) => {
-      if (why === 'added') this.#lookForGranted()
+      if (why === 'added' || why === 'changed') this.#lookForGranted()
     })
   }
 

@@ -150,10 +150,10 @@ function target(name: string, forward: Endpoint, domains: readonly DomainPlugin[
     {
       name: TARGET,
       carries,
-      async dial({ Addr }, { signal }) {
+      async dial({ Addr }, { signal, from }) {
         if (Addr !== carries) throw kind(`channel ${name} carries ${inWords(carries)}, and not ${inWords(Addr)}`)
         try {
-          return await local.dial(forward, false, signal)
+          return await local.dial(forward, false, { signal, from })
         } catch (error) {
           throw away(name, error)
         }

@@ -1,5 +1,6 @@
 import type { Endpoint, Proxy, ProxyError } from '../core/index.ts'
 import type { Spec } from '../domains/spec.ts'
+import type { LimitKind } from '../policy/traffic-limits.ts'
 
 /** A peer that is connected: a node at the server, the server at a node. */
 export interface Connected {
@@ -73,6 +74,16 @@ export type HubEvent =
       readonly peer: Connected
       readonly healthy: boolean
       readonly problem?: string | undefined
+    }
+  /** Visitors were refused by the limits of a mapping, or of a node: the first at once, then their number, once a minute. */
+  | {
+      readonly type: 'limited'
+      readonly mapping?: string | undefined
+      readonly node?: string | undefined
+      readonly kind: LimitKind
+      /** The last one of them. */
+      readonly from: string | undefined
+      readonly count: number
     }
   /** Several instances of one node are connected: this one, and those that were there before, the oldest first. */
   | { readonly type: 'duplicate'; readonly peer: Connected; readonly others: readonly Connected[] }

@@ -117,12 +117,63 @@ export class Instance {
   }
 }
 
+/** A day, in ms: so far back a clock may be set without another month beginning. */
+const DAY = 86_400_000
+
+/** Which calendar month it is in UTC, as `2026-11`. */
+export class Calendar {
+  readonly #now: () => number
+  #month = ''
+  #begins = Number.POSITIVE_INFINITY
+  #ends = Number.NEGATIVE_INFINITY
+
+  /** `now`: in ms since 1970. */
+  constructor(now: () => number = () => Date.now()) {
+    this.#now = now
+  }
+
+  /** The same one goes on where the clock is set back a little. */
+  get month(): string {
+    const now = this.#now()
+    if (now >= this.#ends || now < this.#begins - DAY) {
+      const date = new Date(now)
+      const [year, month] = [date.getUTCFullYear(), date.getUTCMonth()]
+      this.#begins = Date.UTC(year, month)
+      this.#ends = Date.UTC(year, month + 1)
+      this.#month = `${year}-${String(month + 1).padStart(2, '0')}`
+    }
+    return this.#month
+  }
+}
+
+/** What of the bytes of an entry is of this month. */
+export class Monthly {
+  #of: string
+  /** Those of all months before. */
+  #before: number
+
+  constructor(of: string, before: number) {
+    this.#of = of
+    this.#before = before
+  }
+
+  /** `total`: all bytes so far. */
+  used(month: string, total: number): number {
+    if (month !== this.#of) {
+      this.#of = month
+      this.#before = total
+    }
+    return Math.max(0, total - this.#before)
+  }
+}
+
 /** What is kept about something that connects: when it first did and last did, in ms since 1970, and its sums. */
 interface Entry {
   readonly id: string
   readonly first: number
   last: number
   readonly sums: Sums
+  monthly: Monthly
   /** Must not be forgotten now. */
   readonly busy: boolean
 }
@@ -136,9 +187,11 @@ export class NodeRecord implements Entry {
   mains = 0
   resumes = 0
   readonly instances: Set<Instance> = new Set()
+  monthly: Monthly
 
-  constructor(id: string, first: number) {
+  constructor(id: string, first: number, month: string) {
     this.id = id
+    this.monthly = new Monthly(month, 0)
     this.first = first
     this.last = first
   }
@@ -158,9 +211,11 @@ export class MappingRecord implements Entry {
   last: number
   readonly sums: Sums = new Sums()
   readonly alive: Set<Live> = new Set()
+  monthly: Monthly
 
-  constructor(id: string, first: number) {
+  constructor(id: string, first: number, month: string) {
     this.id = id
+    this.monthly = new Monthly(month, 0)
     this.first = first
     this.last = first
   }

@@ -1,14 +1,5 @@
-import {
-  allowAll,
-  type DomainPlugin,
-  Domains,
-  isLink,
-  join,
-  type Listener,
-  linkFrom,
-  ProxyError,
-} from '../core/index.ts'
-import { localPair } from '../core/local-pair.ts'
+import { allowAll, type DomainPlugin, Domains, type Listener, ProxyError } from '../core/index.ts'
+import { openHere } from '../core/open-here.ts'
 import type { Spec } from '../domains/spec.ts'
 import type { OnEvent } from './events.ts'
 
@@ -29,24 +20,9 @@ export async function forward(specs: readonly Spec[], options: ForwardOptions): 
       const listener = await domains.listen(spec.Listen, false, {
         signal,
         async open({ to = spec.Forward, from } = {}) {
-          const [near, far] = localPair(from)
-          const gone = new AbortController()
-          const giveUp = (): void => gone.abort()
-          far.once('close', giveUp)
-          domains.dial(to, false, AbortSignal.any([signal, gone.signal])).then(
-            (dialled) => {
-              far.off('close', giveUp)
-              far.accepted()
-              join(far, isLink(dialled) ? dialled : linkFrom(dialled))
-            },
-            (error) => {
-              if (far.destroyed) return
-              const reason = ProxyError.from(error, 'PROXY_ERR_DIAL_FAILED')
-              onEvent({ type: 'unserved', spec, from, reason })
-              far.destroy(reason)
-            },
-          )
-          return near
+          return openHere(domains, to, { signal, from }, (reason) => {
+            onEvent({ type: 'unserved', spec, from, reason })
+          })
         },
       })
       onEvent({ type: 'listener-ready', spec, bound: listener.bound, at: 'here' })

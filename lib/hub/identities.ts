@@ -5,10 +5,12 @@ import { parseWeb } from '../domains/web-address.ts'
 import { type OwnNames, parseNamePattern } from '../policy/names.ts'
 import { type PortRange, parsePattern, parsePortRanges } from '../policy/patterns.ts'
 import { createPolicy } from '../policy/policy.ts'
+import { TRAFFIC_LIMITS, type TrafficLimits } from '../policy/traffic-limits.ts'
 import { JsonFile } from '../store/json-file.ts'
 import { isGuessable, makeToken } from '../store/secrets.ts'
 import type { StateFolder } from '../store/state-folder.ts'
-import type { AddedNode, Grants, NodeRequest } from './operations.ts'
+import { mergePatch, patchSchema } from './merge-patch.ts'
+import type { AddedNode, Grants, NodeChange, NodeRequest } from './operations.ts'
 
 const FILE = 'nodes.json'
 const MAX_IDENTITIES = 10_000
@@ -18,6 +20,8 @@ const MAX_SECRET = 1024
 /** Patterns, or channels, of one node, and all of its grants as JSON: what 10,000 nodes have fits into one file. */
 const MAX_GRANTS = 64
 const MAX_GRANTED_BYTES = 4096
+/** The same of its limits. */
+const MAX_LIMITS_BYTES = 4096
 /** 32 MiB each for some tens of ms; the other threads of the pool are for names to look up and files to write. */
 const DERIVED_AT_ONCE = 2
 /** An expiry is looked at again after this long, in ms: timers know nothing of clocks that are set, and stand still in sleep. */
@@ -41,6 +45,13 @@ const ASKED_GRANTS = v.pipe(
     `more than ${MAX_GRANTED_BYTES} bytes`,
   ),
 )
+const ASKED_LIMITS = v.pipe(
+  TRAFFIC_LIMITS,
+  v.check(
+    (limits) => Buffer.byteLength(JSON.stringify(limits)) <= MAX_LIMITS_BYTES,
+    `more than ${MAX_LIMITS_BYTES} bytes`,
+  ),
+)
 /** Files of older versions have channels of any name. Such a one is nobody's. */
 const KEPT_GRANTS = v.strictObject({ ...GRANTS, channels: v.optional(list(() => {})) })
 const RECORDS = v.array(
@@ -56,6 +67,7 @@ const RECORDS = v.array(
     expires: v.optional(time),
     enabled: v.boolean(),
     grants: v.optional(KEPT_GRANTS),
+    limits: v.optional(TRAFFIC_LIMITS),
   }),
 )
 const REQUEST = v.strictObject({
@@ -63,7 +75,16 @@ const REQUEST = v.strictObject({
   secret: v.optional(v.string()),
   expires: v.optional(v.string()),
   grants: v.optional(ASKED_GRANTS),
+  limits: v.optional(ASKED_LIMITS),
 })
+/** What of a node can be changed, as it is when it is changed. */
+const CHANGEABLE = v.strictObject({
+  expires: v.optional(v.string()),
+  grants: v.optional(ASKED_GRANTS),
+  limits: v.optional(ASKED_LIMITS),
+})
+/** The shape of a `NodeChange`. */
+export const NODE_CHANGE: v.GenericSchema<unknown, NodeChange> = patchSchema(CHANGEABLE)
 
 type Stored = v.InferOutput<typeof RECORDS>[number]
 
@@ -76,10 +97,11 @@ export interface Identity {
   readonly created: string
   readonly expires?: string | undefined
   readonly grants?: Grants | undefined
+  readonly limits?: TrafficLimits | undefined
 }
 
 /** Why what was known about an id holds no longer. */
-export type IdentityChange = 'added' | 'removed' | 'enabled' | 'disabled' | 'rotated' | 'expired'
+export type IdentityChange = 'added' | 'removed' | 'enabled' | 'disabled' | 'rotated' | 'expired' | 'changed'
 
 export interface IdentitiesOptions {
   /** The server's X25519 public key, 32 bytes, which goes into the tokens. */
@@ -111,6 +133,8 @@ export class Identities {
   /** Ids by the hosts that they were granted, without those below or a path. */
   #hosts: ReadonlyMap<string, readonly string[]>
   readonly #listeners = new Set<(id: string, why: IdentityChange) => void>()
+  readonly #limitListeners = new Set<(id: string | undefined) => void>()
+  #defaultLimits: TrafficLimits = {}
   /** The change under way, and with it all before. */
   #changing: Promise<unknown> = Promise.resolve()
   #deriving = 0
@@ -204,6 +228,31 @@ export class Identities {
     return listen === undefined ? [] : parsePortRanges(listen)
   }
 
+  /** What of a node's limits it does not say itself, also for those under the shared secret. */
+  get defaultLimits(): TrafficLimits {
+    return this.#defaultLimits
+  }
+
+  set defaultLimits(limits: TrafficLimits) {
+    if (JSON.stringify(limits) === JSON.stringify(this.#defaultLimits)) return
+    this.#defaultLimits = limits
+    this.#tellLimits(undefined)
+  }
+
+  /** What holds for a node that is called so, enrolled or not; undefined if nothing does. */
+  limitsOf(id: string): TrafficLimits | undefined {
+    const own = this.#entries.get(id)?.stored.limits
+    const limits = { ...this.#defaultLimits, ...own }
+    return Object.keys(limits).length === 0 ? undefined : limits
+  }
+
+  /** Calls `listener` when the limits of a node change, without an id if those of many do, until the returned function is called. */
+  onLimits(listener: (id: string | undefined) => void): () => void {
+    const own = (id: string | undefined): void => listener(id)
+    this.#limitListeners.add(own)
+    return () => void this.#limitListeners.delete(own)
+  }
+
   /**
    * Enrols a node.
    *
@@ -230,10 +279,10 @@ export class Identities {
     await this.#change(async () => {
       this.#assertFree(ids)
       const created = new Date().toISOString()
-      const stored = asked.map(({ id, expires, grants }, index): Stored => {
+      const stored = asked.map(({ id, expires, grants, limits }, index): Stored => {
         const { suite, psk } = made[index] ?? nothingMade()
-        const enabled = true
-        return { id, suite, psk, created, ...(expires && { expires }), enabled, ...(grants && { grants }) }
+        const more = { ...(grants && { grants }), ...(limits && { limits }) }
+        return { id, suite, psk, created, ...(expires && { expires }), enabled: true, ...more }
       })
       await this.#keep([...this.#file.value, ...stored])
       for (const id of ids) this.#tell(id, 'added')
@@ -257,6 +306,32 @@ export class Identities {
       if (stored.enabled === enabled) return
       await this.#replace({ ...stored, enabled })
       this.#tell(id, enabled ? 'enabled' : 'disabled')
+    })
+  }
+
+  /**
+   * Changes when it expires, what it may do, or its limits. Its main connections stay; what it may do is asked anew when it
+   * connects the next time, at the latest.
+   *
+   * @throws ProxyError PROXY_ERR_NOT_FOUND, PROXY_ERR_REQUEST, PROXY_ERR_STATE
+   */
+  async change(id: string, change: NodeChange): Promise<void> {
+    const patch = checked(NODE_CHANGE, change)
+    // To valibot a list is an object.
+    const { grants, limits } = change
+    if ([change, grants, limits, limits?.visitor].some((one) => Array.isArray(one))) throw bad('a list is no change')
+    if (typeof patch.expires === 'string') readExpiry(patch.expires)
+    await this.#change(async () => {
+      const { expires, grants, limits, ...rest } = this.#find(id).stored
+      const before = { expires, grants, limits }
+      const after = checked(CHANGEABLE, mergePatch(before, patch, new Set()))
+      // One that stays has been read before, and may have passed since.
+      const at = typeof patch.expires === 'string' ? readExpiry(patch.expires) : after.expires
+      const granted = isEmpty(after.grants) ? undefined : after.grants
+      const limited = isEmpty(after.limits) ? undefined : after.limits
+      const more = { ...(granted && { grants: granted }), ...(limited && { limits: limited }) }
+      await this.#replace({ ...rest, ...(at && { expires: at }), ...more })
+      this.#tell(id, 'changed')
     })
   }
 
@@ -338,6 +413,11 @@ export class Identities {
 
   #tell(id: string, why: IdentityChange): void {
     for (const listener of [...this.#listeners]) listener(id, why)
+    if (why === 'added' || why === 'removed' || why === 'changed') this.#tellLimits(id)
+  }
+
+  #tellLimits(id: string | undefined): void {
+    for (const listener of [...this.#limitListeners]) listener(id)
   }
 
   // --- secrets ---
@@ -409,6 +489,7 @@ interface Asked {
   readonly secret?: string | undefined
   readonly expires?: string | undefined
   readonly grants?: v.InferOutput<typeof ASKED_GRANTS> | undefined
+  readonly limits?: TrafficLimits | undefined
 }
 
 interface Made {
@@ -479,19 +560,29 @@ function answer(id: string, given: string | undefined, made: string | undefined)
 
 /** It comes from an operator, and by way of an API from anywhere. */
 function checkRequest(request: NodeRequest): Asked {
-  const { success, output, issues } = v.safeParse(REQUEST, request)
-  if (!success) {
-    const [issue] = issues
-    throw bad(`${issue ? (v.getDotPath(issue) ?? 'a node') : 'a node'}: ${whyNot(request, issue?.message)}`)
-  }
+  const output = checked(REQUEST, request)
   if (!isId(output.id))
     throw bad(`${shown(output.id)}: an id has 1 to ${MAX_ID} bytes, no spaces or control characters`)
   return { ...output, expires: output.expires === undefined ? undefined : readExpiry(output.expires) }
 }
 
+/** @throws ProxyError PROXY_ERR_REQUEST */
+function checked<T>(schema: v.GenericSchema<unknown, T>, given: unknown): T {
+  const { success, output, issues } = v.safeParse(schema, given)
+  if (success) return output
+  const [issue] = issues
+  const at = issue && v.getDotPath(issue)
+  throw bad(`${at ?? 'a node'}: ${at?.startsWith('limits') ? issue.message : whyNot(given, issue?.message)}`)
+}
+
+function isEmpty(value: object | undefined): boolean {
+  return value === undefined || Object.keys(value).length === 0
+}
+
 /** What is wrong with the grants, in the words of whoever reads patterns. */
-function whyNot(request: NodeRequest | undefined, otherwise = 'it makes no sense'): string {
-  const grants: { readonly [name in keyof Grants]?: unknown } = request?.grants ?? {}
+function whyNot(request: unknown, otherwise = 'it makes no sense'): string {
+  const given = typeof request === 'object' && request !== null && 'grants' in request ? request.grants : undefined
+  const grants: { readonly [name in keyof Grants]?: unknown } = typeof given === 'object' && given !== null ? given : {}
   const each = (given: unknown, check: (pattern: string) => unknown): void => {
     if (Array.isArray(given)) for (const pattern of given) if (typeof pattern === 'string') check(pattern)
   }

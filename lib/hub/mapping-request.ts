@@ -1,11 +1,14 @@
 import * as v from 'valibot'
 import { checkEndpoint, type DomainPlugin, type Endpoint, type Mapping, ProxyError } from '../core/index.ts'
 import { checkDomainEndpoint, checkPair, withoutSecrets } from '../domains/endpoint-url.ts'
+import { HTTP_REQUEST, HTTP_SETTINGS, type HttpRequest, type HttpSettings } from '../domains/http-settings.ts'
 import { nearest } from '../domains/nearest.ts'
 import { type EndpointContext, parseEndpointUrl, type Role, type Spec } from '../domains/spec.ts'
 import { DOMAINS, ownDomains, peerDomains } from '../domains/table.ts'
 import { shown } from '../domains/text.ts'
-import type { Balance, MappingRequest } from './operations.ts'
+import { TRAFFIC_LIMITS, type TrafficLimits } from '../policy/traffic-limits.ts'
+import { mergePatch, patchSchema } from './merge-patch.ts'
+import type { Balance, MappingChange, MappingRequest } from './operations.ts'
 
 /** What an operator decides about a mapping, checked. What is left out is as the server has it. */
 export interface MappingSettings extends Mapping {
@@ -15,6 +18,13 @@ export interface MappingSettings extends Mapping {
   readonly enabled: boolean
   readonly wait?: number | undefined
   readonly health?: { readonly interval: number; readonly timeout: number } | undefined
+  readonly limits?: TrafficLimits | undefined
+  readonly http?: HttpSettings | undefined
+}
+
+/** The same with the passwords that were told, which become hashes: see mapping-http.ts. */
+export interface AskedMapping extends Omit<MappingSettings, 'http'> {
+  readonly http?: HttpRequest | undefined
 }
 
 const MAX_NODES = 1000
@@ -56,7 +66,16 @@ const fields = {
       timeout: v.optional(ms(TIMEOUT.least, TIMEOUT.most)),
     }),
   ),
+  limits: v.optional(TRAFFIC_LIMITS),
+  http: v.optional(HTTP_REQUEST),
 }
+const { enabled: _, ...changeable } = fields
+/** What of its settings can be changed, and what they have to be then. */
+const CHANGED = v.strictObject({ ...changeable, http: v.optional(HTTP_SETTINGS) })
+/** Whose values are lists. */
+const LISTS: ReadonlySet<string> = new Set(['nodes', 'allow', 'deny'])
+/** Here `null` is a rule: the header goes. */
+const WHOLE: ReadonlySet<string> = new Set(['requestHeaders', 'responseHeaders'])
 
 /** The shape of a `MappingRequest`, as a schema: what its addresses mean is checked by `readMappingRequest`. */
 export const MAPPING_REQUEST: v.GenericSchema<unknown, MappingRequest> = v.strictObject({
@@ -64,6 +83,9 @@ export const MAPPING_REQUEST: v.GenericSchema<unknown, MappingRequest> = v.stric
   forward: endpoint,
   ...fields,
 })
+
+/** The shape of a `MappingChange`. */
+export const MAPPING_CHANGE: v.GenericSchema<unknown, MappingChange> = patchSchema(v.strictObject(changeable))
 
 /** A domain and an address, as a file has them. */
 export const ENDPOINT: v.GenericSchema<unknown, Endpoint> = v.object({ Domain: v.string(), Addr: v.string() })
@@ -80,6 +102,8 @@ export const MAPPING_SETTINGS: v.GenericSchema<unknown, MappingSettings> = v.obj
   health: v.optional(
     v.object({ interval: ms(INTERVAL.least, INTERVAL.most), timeout: ms(TIMEOUT.least, TIMEOUT.most) }),
   ),
+  limits: fields.limits,
+  http: v.optional(HTTP_SETTINGS),
 })
 
 /**
@@ -87,24 +111,74 @@ export const MAPPING_SETTINGS: v.GenericSchema<unknown, MappingSettings> = v.obj
  *
  * @throws ProxyError PROXY_ERR_REQUEST, which says what makes no sense
  */
-export function readMappingRequest(request: unknown, domains: readonly DomainPlugin[]): MappingSettings {
+export function readMappingRequest(request: unknown, domains: readonly DomainPlugin[]): AskedMapping {
   const result = v.safeParse(MAPPING_REQUEST, request)
   if (!result.success) throw shapeError(result.issues[0])
-  const { listen, forward, nodes, balance, note, enabled, wait, health } = result.output
+  const { listen, forward, enabled = true, ...rest } = result.output
   const halves = {
     Listen: readEndpoint(listen, 'listen', domains),
     Forward: readEndpoint(forward, 'forward', domains),
   }
   checkHalves(halves, domains)
+  assertHttp(halves.Listen, rest.http)
+  return { ...halves, enabled, ...settled(rest) }
+}
+
+/**
+ * Checks the shape of a change. What comes of it is checked when it is made.
+ *
+ * @throws ProxyError PROXY_ERR_REQUEST
+ */
+export function readMappingChange(change: unknown): MappingChange {
+  const result = v.safeParse(MAPPING_CHANGE, change)
+  if (!result.success) throw shapeError(result.issues[0], 'a change is an object')
+  if (listAt(change)) throw new ProxyError('PROXY_ERR_REQUEST', 'a change is an object, and what it changes in one')
+  return result.output
+}
+
+/** Whether there is a list where an object is meant: to valibot a list is one. */
+function listAt(change: unknown): boolean {
+  if (Array.isArray(change)) return true
+  if (typeof change !== 'object' || change === null) return false
+  return Object.entries(change).some(([key, value]) => !LISTS.has(key) && listAt(value))
+}
+
+/**
+ * The settings with a change, in which there are hashes for passwords.
+ *
+ * @throws ProxyError PROXY_ERR_REQUEST
+ */
+export function changedSettings(before: MappingSettings, change: MappingChange): MappingSettings {
+  const { Listen, Forward, enabled, ...rest } = before
+  const result = v.safeParse(CHANGED, mergePatch(rest, change, WHOLE))
+  if (!result.success) throw shapeError(result.issues[0])
+  assertHttp(Listen, result.output.http)
+  return { Listen, Forward, enabled, ...settled(result.output) }
+}
+
+/** With what goes without saying; what says nothing is left out. */
+function settled<H extends object>(
+  asked: Omit<MappingRequest, 'listen' | 'forward' | 'http'> & { http?: H | undefined },
+) {
+  const { nodes, balance, note, wait, health, limits, http } = asked
   return {
-    ...halves,
     nodes: [...new Set(nodes)],
     balance,
     note: note ?? '',
-    enabled: enabled ?? true,
     wait,
     health: health && { interval: health.interval ?? INTERVAL.default, timeout: health.timeout ?? TIMEOUT.default },
+    limits: isEmpty(limits) ? undefined : limits,
+    http: isEmpty(http) ? undefined : http,
   }
+}
+
+function isEmpty(value: object | undefined): boolean {
+  return value === undefined || Object.keys(value).length === 0
+}
+
+function assertHttp({ Domain }: Endpoint, http: object | undefined): void {
+  if (isEmpty(http) || Domain === 'web' || Domain === 'ws') return
+  throw new ProxyError('PROXY_ERR_REQUEST', 'http is for mappings that listen at the web port: web://HOST')
 }
 
 /** A mapping of the command line. It has been parsed, and what an embedder's own domain can do only that domain knows. */
@@ -114,7 +188,7 @@ export function settingsOf(spec: Spec): MappingSettings {
 }
 
 /** What makes two mappings the same one: the order of the nodes does not. */
-export function keyOf({ Listen, Forward, nodes }: MappingSettings): string {
+export function keyOf({ Listen, Forward, nodes }: Pick<MappingSettings, 'Listen' | 'Forward' | 'nodes'>): string {
   return JSON.stringify([Listen.Domain, Listen.Addr, Forward.Domain, Forward.Addr, ...[...nodes].sort()])
 }
 
@@ -156,17 +230,33 @@ function fromText(text: string, context: EndpointContext): Endpoint {
   return checkDomainEndpoint({ Domain, Addr: text }, context)
 }
 
-function shapeError(issue: v.BaseIssue<unknown>): ProxyError {
+function shapeError(
+  issue: v.BaseIssue<unknown>,
+  whole: string = 'a mapping is an object with listen and forward',
+): ProxyError {
   const path = v.getDotPath(issue) ?? ''
   const key = path.split('.').at(-1) ?? ''
-  let text = path === '' ? 'a mapping is an object with listen and forward' : `${path}: ${issue.message}`
+  let text = path === '' ? whole : `${path}: ${issue.message}`
   if (path !== '' && issue.type === 'strict_object') {
-    const known = path.startsWith('health.') ? ['interval', 'timeout'] : ['listen', 'forward', ...Object.keys(fields)]
-    const meant = nearest(key, known)
+    const meant = nearest(key, knownIn(path.split('.').slice(0, -1)))
     text = `${shown(path)} is not known here${meant === undefined ? '' : `: did you mean ${shown(meant)}?`}`
     if (issue.expected !== 'never') text = issue.received === 'undefined' ? `${path} is missing` : `${path}: an object`
   } else if (path !== '' && issue.type === 'picklist') {
     text = `${path}: one of first, round-robin, least-connections`
   }
   return new ProxyError('PROXY_ERR_REQUEST', text)
+}
+
+/** The keys of an object within a request. */
+function knownIn(path: readonly string[]): string[] {
+  let schema: unknown = MAPPING_REQUEST
+  for (const key of path) schema = entriesOf(schema)[key]
+  return Object.keys(entriesOf(schema))
+}
+
+function entriesOf(schema: unknown): { readonly [key: string]: unknown } {
+  const isObject = typeof schema === 'object' && schema !== null
+  if (isObject && 'wrapped' in schema) return entriesOf(schema.wrapped)
+  const entries = isObject && 'entries' in schema ? schema.entries : undefined
+  return typeof entries === 'object' && entries !== null ? { ...entries } : {}
 }

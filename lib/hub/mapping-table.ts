@@ -8,9 +8,19 @@ import { JsonFile } from '../store/json-file.ts'
 import type { StateFolder } from '../store/state-folder.ts'
 import type { HubEvent, OnEvent } from './events.ts'
 import { HealthChecks } from './health.ts'
+import { Limiter } from './limits.ts'
 import { LiveMapping, type MappingContext, type MappingHooks, type Source } from './mapping.ts'
-import { keyOf, MAPPING_SETTINGS, type MappingSettings, readMappingRequest, settingsOf } from './mapping-request.ts'
-import type { Balance, MappingRequest, MappingStatus } from './operations.ts'
+import { hashed, hashedProofs, PasswordHashes } from './mapping-http.ts'
+import {
+  changedSettings,
+  keyOf,
+  MAPPING_SETTINGS,
+  type MappingSettings,
+  readMappingChange,
+  readMappingRequest,
+  settingsOf,
+} from './mapping-request.ts'
+import type { Balance, MappingChange, MappingRequest, MappingStatus } from './operations.ts'
 import type { Pool } from './pool.ts'
 import type { Relay } from './relay.ts'
 
@@ -22,6 +32,8 @@ export interface MappingTableOptions extends MappingHooks {
   /** See `SideOptions`. */
   readonly relay?: Relay | undefined
   readonly onEvent?: OnEvent | undefined
+  /** Default: one of its own, with no limits of nodes. */
+  readonly limiter?: Limiter | undefined
   /** Closes the table. */
   readonly signal: AbortSignal
   /** For mappings that say nothing about it. Default `first`. */
@@ -111,6 +123,7 @@ export class MappingTable {
   #retry: NodeJS.Timeout | undefined
   /** Why each of those listens not that should, as it was told. */
   readonly #told = new Map<LiveMapping, string>()
+  readonly #passwords = new PasswordHashes()
 
   /**
    * A table with the mappings of the last run; none of them listens before `start`.
@@ -131,7 +144,7 @@ export class MappingTable {
     this.#health = new HealthChecks(this.#stop.signal)
     this.#context = {
       ...{ domains: new Domains(domains, allowAll), pool, relay, health: this.#health, onEvent, balance },
-      ...{ onOpened, figures },
+      ...{ onOpened, figures, limiter: options.limiter ?? new Limiter({ onEvent }) },
     }
     const { next, entries, given } = file?.value ?? { next: 1, entries: [], given: [] }
     this.#next = Math.max(next, ...[...entries, ...given].map((one) => Number(one.id) + 1))
@@ -189,7 +202,8 @@ export class MappingTable {
    * @throws ProxyError PROXY_ERR_REQUEST, PROXY_ERR_EXISTS, PROXY_ERR_LISTEN_FAILED, PROXY_ERR_STATE
    */
   async add(request: MappingRequest, source: Source = 'runtime'): Promise<MappingStatus> {
-    const settings = readMappingRequest(request, this.#options.domains)
+    const asked = readMappingRequest(request, this.#options.domains)
+    const settings = { ...asked, http: await hashed(asked.http) }
     return await this.#change('open', async () => {
       this.#assertRoom(1)
       const other = this.#listeningAt(settings.Listen)
@@ -258,6 +272,32 @@ export class MappingTable {
   }
 
   /**
+   * Changes what does not concern where it listens: what is open goes on.
+   *
+   * @throws ProxyError PROXY_ERR_REQUEST, PROXY_ERR_NOT_FOUND, PROXY_ERR_READ_ONLY, PROXY_ERR_STATE
+   */
+  async change(id: string, change: MappingChange): Promise<MappingStatus> {
+    const asked = readMappingChange(change)
+    this.#changeable(id, 'changed')
+    const proofs = asked.http?.basicAuth && (await hashedProofs(asked.http.basicAuth))
+    const patch = proofs ? { ...asked, http: { ...asked.http, basicAuth: Object.fromEntries(proofs) } } : asked
+    return await this.#change('open', async () => {
+      const mapping = this.#changeable(id, 'changed')
+      const before = mapping.settings
+      const after = changedSettings(before, patch)
+      const differs = differences(before, after).length > 0
+      if (differs) mapping.change(after)
+      return {
+        answer: () => mapping.status(),
+        undo: () => mapping.change(before),
+        done: () => {
+          if (differs) this.#tellChange('changed', mapping)
+        },
+      }
+    })
+  }
+
+  /**
    * Makes the mappings of the configuration file those of this list, by what differs: the same listen, forward and nodes
    * are the same mapping, whose listener and connections stay. Answers what changed, a line each. If one of the list
    * makes no sense nothing changes.
@@ -267,12 +307,16 @@ export class MappingTable {
   async setConfigured(requests: readonly MappingRequest[]): Promise<string[]> {
     if (requests.length > MAX_MAPPINGS) throw tooMany()
     const list: MappingSettings[] = []
+    const passwords = this.#passwords.list()
     for (const request of requests) {
-      list.push(readMappingRequest(request, this.#options.domains))
+      const asked = readMappingRequest(request, this.#options.domains)
+      list.push({ ...asked, http: asked.http && (await passwords.hashed(asked.http)) })
       // Checking thousands takes a while, in which what is open wants to go on.
       if (list.length % IN_ONE_TURN === 0) await nextTurn()
     }
-    return await this.#setList('config', list)
+    const lines = await this.#setList('config', list)
+    passwords.done()
+    return lines
   }
 
   /** The mappings of the command line, in their order. Two that listen at the same place are there both; one fails. */
@@ -592,7 +636,7 @@ function numbered<T>(all: readonly T[], keyOfOne: (one: T) => string): [string, 
 
 /** What two settings of one mapping differ in, in the words of a `MappingRequest`. */
 function differences(before: MappingSettings, after: MappingSettings): string[] {
-  const names = ['nodes', 'balance', 'note', 'enabled', 'wait', 'health'] as const
+  const names = ['nodes', 'balance', 'note', 'enabled', 'wait', 'health', 'limits', 'http'] as const
   const differs: string[] = names.filter((name) => {
     const [was, is] = [before[name], after[name]]
     return was !== is && JSON.stringify(was) !== JSON.stringify(is)

@@ -1,12 +1,23 @@
 import { setMaxListeners } from 'node:events'
-import { type Domains, type Endpoint, type Listener, ProxyError, type SubConnection } from '../core/index.ts'
+import {
+  type Admitted,
+  type Domains,
+  type Endpoint,
+  type Listener,
+  type OpenOptions,
+  ProxyError,
+  type SubConnection,
+} from '../core/index.ts'
 import type { Spec } from '../domains/spec.ts'
 import type { Connected, OnEvent } from './events.ts'
 import type { HealthChecks } from './health.ts'
+import { carry, type Limiter } from './limits.ts'
+import { shownHttp } from './mapping-http.ts'
 import { keyOf, type MappingSettings } from './mapping-request.ts'
 import type { Balance, MappingStatus, Totals } from './operations.ts'
 import { PATIENCE, type Pool } from './pool.ts'
 import type { Relay } from './relay.ts'
+import { isLimited, type Traffic, visitorOf } from './traffic.ts'
 
 export type Source = MappingStatus['source']
 
@@ -28,7 +39,9 @@ export interface MappingHooks {
   readonly onOpened?: ((sub: SubConnection, opened: Opened) => void) | undefined
   /** What is known about the traffic of a mapping, by its id. */
   readonly figures?:
-    | ((mapping: string) => Pick<MappingStatus, 'totals' | 'firstConnected' | 'lastConnected'> | undefined)
+    | ((
+        mapping: string,
+      ) => Pick<MappingStatus, 'totals' | 'firstConnected' | 'lastConnected' | 'quotaUsed'> | undefined)
     | undefined
 }
 
@@ -38,6 +51,7 @@ export interface MappingContext extends MappingHooks {
   readonly pool: Pool
   readonly relay?: Relay | undefined
   readonly health: HealthChecks
+  readonly limiter: Limiter
   readonly onEvent: OnEvent
   /** For those that say nothing about it. */
   readonly balance: Balance
@@ -61,6 +75,7 @@ export class LiveMapping implements MappingIdentity {
   /** See `keyOf`: it stays what it is, whatever else changes. */
   readonly key: string
   readonly #context: MappingContext
+  readonly #traffic: Traffic
   #settings: MappingSettings
   #listener: Listener | undefined
   #binding: Promise<ProxyError | undefined> | undefined
@@ -82,6 +97,7 @@ export class LiveMapping implements MappingIdentity {
     this.key = keyOf(settings)
     this.#settings = settings
     this.#context = context
+    this.#traffic = context.limiter.mapping(id, settings.limits)
   }
 
   get settings(): MappingSettings {
@@ -107,6 +123,7 @@ export class LiveMapping implements MappingIdentity {
   change(settings: MappingSettings): void {
     const { health } = this.#settings
     this.#settings = settings
+    this.#traffic.become(settings.limits)
     if (health?.interval === settings.health?.interval && health?.timeout === settings.health?.timeout) return
     this.#stopChecks?.()
     this.#stopChecks = undefined
@@ -137,7 +154,11 @@ export class LiveMapping implements MappingIdentity {
       // The operator of this side wants it: there is nobody to ask.
       const listener = await this.#context.domains.listen(this.#settings.Listen, false, {
         signal: over.signal,
-        open: ({ to, from } = {}) => this.#serve(to, from, over.signal),
+        name: this.id,
+        settings: () => this.#settings.http,
+        forward: () => this.#settings.Forward,
+        admit: (from) => this.#admit(from),
+        open: (options = {}) => this.#serve(options, over.signal),
       })
       if (over.signal.aborted) {
         await listener.close()
@@ -168,23 +189,52 @@ export class LiveMapping implements MappingIdentity {
 
   // --- connections ---
 
+  /** What the limits of its nodes have to say about a visitor they are asked when a sub-connection is opened there. */
+  #admit(from: string | undefined): Admitted {
+    const entry = this.#traffic.enter(from)
+    if (entry.sharing !== '' || !this.#nodesAskWho) return entry
+    return { sharing: visitorOf(from), leave: () => entry.leave() }
+  }
+
+  get #nodesAskWho(): boolean {
+    const { limiter, pool } = this.#context
+    const { nodes } = this.#settings
+    if (!limiter.nodesAskWho) return false
+    for (const peer of pool.serving(nodes)) {
+      // Where any node will do, they are too many to ask each.
+      if (nodes.length === 0 || limiter.node(peer).asksWho) return true
+    }
+    return false
+  }
+
   /** `to`: where the listener itself knows. */
-  async #serve(to: Endpoint | undefined, from: string | undefined, over: AbortSignal): Promise<SubConnection> {
-    const { pool, relay, onEvent, onOpened } = this.#context
+  async #serve(options: OpenOptions, over: AbortSignal): Promise<SubConnection> {
+    const { to, from, admitted, alone = admitted?.sharing !== '' } = options
+    const { pool, relay, limiter, onEvent, onOpened } = this.#context
     const forward = this.#settings.Forward
+    const entry = admitted ? undefined : this.#traffic.enter(from)
     try {
       const peer = pool.pick(this.#wanted) ?? (await this.#wait(over))
       const there = to ?? forward
       const relayed = relay?.serves(forward) ?? false
-      const sub = await this.#counted(peer, () => {
-        return relay && relayed ? this.#openThrough(relay, peer, to, from) : peer.proxy.open({ to: there, from })
-      })
+      const node = limiter.node(peer)
+      const atNode = node.enter(from)
+      const use = new Use(this.#open, peer)
+      // There may be very many: lists that grow have room for more.
+      const entries = entry ? [entry, atNode, use] : [atNode, use]
+      const carried = { from, traffics: [this.#traffic, node], entries, opened: true, alone }
+      const sub = await carry(carried, () =>
+        relay && relayed ? this.#openThrough(relay, peer, to, from) : peer.proxy.open({ to: there, from }),
+      )
       const opened = { mapping: this.id, peer, from }
       if (relayed) onOpened?.(sub, { ...opened, to: { Domain: there.Domain, Addr: there.Addr }, relayed })
       else onOpened?.(sub, { ...opened, to: there })
       return sub
     } catch (error) {
+      entry?.leave()
       const reason = ProxyError.from(error, 'PROXY_ERR_NO_PEER')
+      // Told by themselves, and not one by one.
+      if (isLimited(reason)) throw reason
       onEvent({ type: 'unserved', spec: this.spec, from, reason, mapping: this.id })
       throw reason
     }
@@ -199,18 +249,6 @@ export class LiveMapping implements MappingIdentity {
   ): Promise<SubConnection> {
     const { Listen, Forward } = this.#settings
     return relay.open(Forward, { to, from, carries: this.#context.domains.carries(Listen) }, peer)
-  }
-
-  async #counted(peer: Connected, open: () => Promise<SubConnection>): Promise<SubConnection> {
-    this.#count(peer, 1)
-    try {
-      const sub = await open()
-      sub.once('close', () => this.#count(peer, -1))
-      return sub
-    } catch (error) {
-      this.#count(peer, -1)
-      throw error
-    }
   }
 
   async #wait(over: AbortSignal): Promise<Connected> {
@@ -246,12 +284,6 @@ export class LiveMapping implements MappingIdentity {
     return least(among, (peer) => this.#open.get(peer) ?? 0)
   }
 
-  #count(peer: Connected, by: 1 | -1): void {
-    const count = (this.#open.get(peer) ?? 0) + by
-    if (count > 0) this.#open.set(peer, count)
-    else this.#open.delete(peer)
-  }
-
   // --- health ---
 
   #startChecks(now: boolean): void {
@@ -279,7 +311,7 @@ export class LiveMapping implements MappingIdentity {
 
   /** Of thousands of mappings in one go: no object is made twice. */
   status(): MappingStatus {
-    const { Listen, Forward, nodes, balance, note, enabled, wait, health } = this.#settings
+    const { Listen, Forward, nodes, balance, note, enabled, wait, health, limits, http } = this.#settings
     const figures = this.#context.figures?.(this.id)
     const status: MappingStatus = {
       id: this.id,
@@ -290,6 +322,8 @@ export class LiveMapping implements MappingIdentity {
       note,
       enabled,
       health,
+      limits,
+      http: shownHttp(http),
       balance: balance ?? this.#context.balance,
       wait: wait ?? PATIENCE,
       source: this.source,
@@ -297,6 +331,8 @@ export class LiveMapping implements MappingIdentity {
       state: this.state,
       targets: this.#targets(),
       totals: figures?.totals ?? NO_TOTALS,
+      quotaUsed: figures?.quotaUsed,
+      limited: this.#traffic.refusals,
       firstConnected: figures?.firstConnected,
       lastConnected: figures?.lastConnected,
     }
@@ -326,6 +362,25 @@ export class LiveMapping implements MappingIdentity {
       targets.push({ node: peer.id, healthy: problem === undefined, ...(problem === undefined ? {} : { problem }) })
     }
     return targets
+  }
+}
+
+/** One more that is open at an instance, until it leaves. */
+class Use {
+  readonly #open: Map<Connected, number>
+  readonly #peer: Connected
+
+  constructor(open: Map<Connected, number>, peer: Connected) {
+    this.#open = open
+    this.#peer = peer
+    open.set(peer, (open.get(peer) ?? 0) + 1)
+  }
+
+  /** Once only. */
+  leave(): void {
+    const count = (this.#open.get(this.#peer) ?? 0) - 1
+    if (count > 0) this.#open.set(this.#peer, count)
+    else this.#open.delete(this.#peer)
   }
 }
 

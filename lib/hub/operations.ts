@@ -1,5 +1,10 @@
 import type { Endpoint, ProxyError } from '../core/index.ts'
+import type { HttpRequest, HttpSettings } from '../domains/http-settings.ts'
+import type { WebFigures } from '../domains/web-figures.ts'
+import type { Inspection } from '../domains/web-inspection.ts'
+import type { Refusals, TrafficLimits } from '../policy/traffic-limits.ts'
 import type { HubEvent } from './events.ts'
+import type { Patch } from './merge-patch.ts'
 
 /**
  * What the operator of a server can do and see while it runs: the one list behind the command line, the HTTP API and
@@ -19,18 +24,26 @@ export interface Operations {
   removeNode(id: string): Promise<void>
   setNodeEnabled(id: string, enabled: boolean): Promise<void>
   rotateNode(id: string, secret?: string | undefined): Promise<AddedNode>
+  /** Its main connections stay; limits hold at once. */
+  changeNode(id: string, change: NodeChange): Promise<void>
   /** Ends the main connections of a node, which may connect again. Answers how many there were. */
   kickNode(id: string): Promise<number>
   mappings(): MappingStatus[]
   addMapping(request: MappingRequest): Promise<MappingStatus>
   removeMapping(id: string): Promise<void>
   setMappingEnabled(id: string, enabled: boolean): Promise<void>
+  /** What is open goes on, and so does the listener. */
+  changeMapping(id: string, change: MappingChange): Promise<MappingStatus>
   /** The sub-connections that are open, the newest first, at most `limit` (1,000). */
   connections(limit?: number | undefined): ConnectionStatus[]
   /** Applies the changed configuration file. A bad one changes nothing: PROXY_ERR_CONFIG says why. */
   reload(): Promise<ReloadReport>
   /** Live events from now on, until the returned function is called. */
   subscribe(listener: (event: HubEvent) => void): () => void
+  /** The last requests of mappings that ask for it, where requests are served at all. */
+  inspection?(): Promise<Inspection>
+  /** What has been asked for at the web port, where there is one. */
+  webFigures?(): WebFigures
 }
 
 /** What a node may do beyond carrying what the operator maps. Patterns as in `--allow`, ports as in `--allow-ports`. */
@@ -52,7 +65,12 @@ export interface NodeRequest {
   readonly secret?: string | undefined
   readonly expires?: string | undefined
   readonly grants?: Grants | undefined
+  /** Over all that goes through it. */
+  readonly limits?: TrafficLimits | undefined
 }
+
+/** What changes of a node. `null` takes it away; grants and limits are merged (RFC 7396). */
+export type NodeChange = Patch<Pick<NodeRequest, 'expires' | 'grants' | 'limits'>>
 
 export interface AddedNode {
   readonly id: string
@@ -79,6 +97,8 @@ export interface NodeStatus {
   readonly created?: string | undefined
   readonly expires?: string | undefined
   readonly grants?: Grants | undefined
+  /** Its own. What they leave out is in the `nodeLimits` of the server. */
+  readonly limits?: TrafficLimits | undefined
   readonly connected: boolean
   readonly firstConnected?: string | undefined
   readonly lastConnected?: string | undefined
@@ -86,6 +106,10 @@ export interface NodeStatus {
   readonly reconnects: number
   readonly resumes: number
   readonly totals: Totals
+  /** Bytes of this calendar month (UTC), both directions together. */
+  readonly quotaUsed?: number | undefined
+  /** Visitors that its limits have refused, since the start. */
+  readonly limited?: Readonly<Refusals> | undefined
   readonly instances: readonly InstanceStatus[]
 }
 
@@ -129,7 +153,24 @@ export interface MappingRequest {
   /** How long a connection waits for a node that is away, in ms. Default 5,000. */
   readonly wait?: number | undefined
   readonly health?: HealthCheck | undefined
+  readonly limits?: TrafficLimits | undefined
+  /** For those that listen at the web port. */
+  readonly http?: HttpRequest | undefined
 }
+
+/** `HttpSettings` as they are shown. */
+export interface HttpStatus extends Omit<HttpSettings, 'basicAuth'> {
+  /** The names, without what proves them. */
+  readonly basicAuth?: readonly string[] | undefined
+}
+
+/**
+ * What changes of a mapping. `null` makes it what it is without; objects are merged (RFC 7396), but for the two lists of
+ * headers, which take the place of what was there: `null` is a rule in them.
+ */
+export type MappingChange = Patch<
+  Pick<MappingRequest, 'nodes' | 'balance' | 'note' | 'wait' | 'health' | 'limits' | 'http'>
+>
 
 export interface MappingStatus {
   readonly id: string
@@ -143,6 +184,8 @@ export interface MappingStatus {
   readonly enabled: boolean
   readonly wait: number
   readonly health?: HealthCheck | undefined
+  readonly limits?: TrafficLimits | undefined
+  readonly http?: HttpStatus | undefined
   /** Who said so. Only what came at run time can be changed at run time. */
   readonly source: 'command line' | 'config' | 'runtime'
   /** `no node`: it is bound, and nobody who could serve it is connected. */
@@ -155,6 +198,10 @@ export interface MappingStatus {
   readonly firstConnected?: string | undefined
   readonly lastConnected?: string | undefined
   readonly totals: Totals
+  /** Bytes of this calendar month (UTC), both directions together. */
+  readonly quotaUsed?: number | undefined
+  /** Visitors that its limits have refused, since the start. */
+  readonly limited?: Readonly<Refusals> | undefined
 }
 
 export interface ConnectionStatus {
@@ -170,6 +217,16 @@ export interface ConnectionStatus {
   readonly bytesOut: number
 }
 
+export interface CertificateStatus {
+  /** The first name that it is for; `*.example.com` is for `example.com` as well. */
+  readonly name: string
+  /** From when to when the one in use is good. Both are missing if there is none. */
+  readonly begins?: string | undefined
+  readonly ends?: string | undefined
+  /** Why it could not be had, renewed or read last; there until that is mended. */
+  readonly problem?: string | undefined
+}
+
 export interface ServerStatus {
   readonly version: string
   /** `node`: it is a node that tells, and its server stands where a server has its nodes. Default `server`. */
@@ -178,8 +235,10 @@ export interface ServerStatus {
   readonly address: string
   /** The fingerprint that nodes pin over TLS, where the certificate is one of the server's own. */
   readonly pin?: string | undefined
-  /** The certificates of names that a server gets by itself, with the times when they end. */
-  readonly certificates?: readonly { readonly name: string; readonly ends: string }[] | undefined
+  /** The certificates that a server was given, or gets by itself. */
+  readonly certificates?: readonly CertificateStatus[] | undefined
+  /** What holds for each node that has no limits of its own. */
+  readonly nodeLimits?: TrafficLimits | undefined
   readonly started: string
   readonly nodes: { readonly enrolled: number; readonly connected: number }
   readonly mappings: { readonly count: number; readonly ready: number }

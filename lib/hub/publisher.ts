@@ -21,6 +21,8 @@ const MAX_OF_ONE = 100
 const LETTERS = 'abcdefghjkmnpqrstuvwxyz'
 const CHARACTERS = `${LETTERS}23456789`
 const LENGTH = 8
+/** Domains whose addresses begin with the name of a host. */
+const WITH_HOST: readonly string[] = ['web', 'ws', 'tls']
 /** Names and ports that are tried where any will do. */
 const TRIES = 64
 /** Below it are ports of services that a node should ask for by number. */
@@ -36,21 +38,21 @@ const RESERVED: ReadonlySet<string> = new Set([
 
 /** Where visitors get to. */
 export interface PublicPlace {
-  readonly scheme: 'http' | 'https'
+  readonly scheme: 'http' | 'https' | 'tls'
   readonly port: number
 }
 
 export interface PublisherOptions {
   /** Names are below it; without one, nodes have ports only. */
   readonly domain?: string | undefined
-  /** What listens: `tcp` and `udp`, `web` and `ws`. */
+  /** What listens: `tcp` and `udp`, `web`, `ws` and `tls`. */
   readonly domains: readonly DomainPlugin[]
   /** Where ports are listened on: an address of this machine, or empty. */
   readonly bind: string
   /** Ports that any node may have. */
   readonly ports: () => readonly PortRange[]
-  /** Where visitors find this host of the web port. */
-  readonly placeOf: (host: string) => PublicPlace | Promise<PublicPlace>
+  /** Where visitors find this host of the web port; with `tls`, of those whose TLS ends at the target. */
+  readonly placeOf: (host: string, tls: boolean) => PublicPlace | Promise<PublicPlace>
   readonly identities?: Pick<Identities, 'has' | 'hostOwners' | 'portsOf' | 'onChanged'> | undefined
   readonly onProblem?: ((error: ProxyError) => void) | undefined
   /** A clock in ms since 1970. Default `Date.now`. */
@@ -96,7 +98,7 @@ export class Publisher implements AsyncDisposable {
     this.#options = options
     this.#unsubscribe = options.identities?.onChanged((_id, why) => {
       // When all that were added together are there.
-      if (why === 'added') queueMicrotask(() => this.#endOthers())
+      if (why === 'added' || why === 'changed') queueMicrotask(() => this.#endOthers())
     })
   }
 
@@ -133,7 +135,7 @@ export class Publisher implements AsyncDisposable {
   /** A name below the domain is claimed before it is listened on. */
   #owned(plugin: DomainPlugin, main: Registrant): DomainPlugin {
     const { listen } = plugin
-    if (!listen || (plugin.name !== 'web' && plugin.name !== 'ws')) return plugin
+    if (!listen || !WITH_HOST.includes(plugin.name)) return plugin
     return {
       ...plugin,
       listen: async (at, context) => {
@@ -206,8 +208,9 @@ export class Publisher implements AsyncDisposable {
   async #listen(at: Endpoint, context: ListenContext, node: Node): Promise<Listener> {
     const asked = parsePublic(at.Addr)
     const { domain } = this.#options
-    if (asked.kind === 'http' && domain !== undefined) return await this.#listenByName(asked, context, node, domain)
-    if (asked.name !== undefined) {
+    const named = asked.kind === 'http' || asked.kind === 'tls'
+    if (named && domain !== undefined) return await this.#listenByName(asked, context, node, domain)
+    if (asked.name !== undefined || asked.kind === 'tls') {
       throw denied('this server has no domain, and so no names (--domain): leave --name out, and it is a port')
     }
     if (asked.base !== '/') throw denied('this server has no domain (--domain): what has a port has no path')
@@ -218,17 +221,19 @@ export class Publisher implements AsyncDisposable {
 
   async #listenByName(asked: PublicAddress, context: ListenContext, node: Node, domain: string): Promise<Listener> {
     const host = asked.name === undefined ? this.#anyName(asked, node, domain) : `${asked.name}.${domain}`
+    const Domain = asked.kind === 'tls' ? 'tls' : 'web'
     try {
-      await node.may({ Domain: 'web', Addr: host })
+      await node.may({ Domain, Addr: host })
     } catch (error) {
       if (asked.name !== undefined) throw error
       throw denied(`this server gives no random names: ask for one with --name (${messageOf(error)})`)
     }
     await this.#claim(host, node.main, asked.name === undefined ? asked.use : undefined)
-    const listener = await this.#listenOnWeb(formatWeb({ host, path: '/', base: asked.base }), host, context, node)
+    const at = { Domain, Addr: formatWeb({ host, path: '/', base: asked.base }) }
+    const listener = await this.#listenAtHost(at, host, context, node)
     try {
-      const { scheme, port } = await this.#options.placeOf(host)
-      const usual = port === (scheme === 'https' ? 443 : 80)
+      const { scheme, port } = await this.#options.placeOf(host, Domain === 'tls')
+      const usual = port === (scheme === 'http' ? 80 : 443)
       return boundAs(listener, { Domain: scheme, Addr: usual ? host : formatHostPort({ host, port }) })
     } catch (error) {
       await listener.close()
@@ -236,9 +241,9 @@ export class Publisher implements AsyncDisposable {
     }
   }
 
-  async #listenOnWeb(Addr: string, host: string, context: ListenContext, { find }: Node): Promise<Listener> {
+  async #listenAtHost(at: Endpoint, host: string, context: ListenContext, { find }: Node): Promise<Listener> {
     try {
-      return await listenOn(find('web'), { Domain: 'web', Addr }, context)
+      return await listenOn(find(at.Domain), at, context)
     } catch (error) {
       if (!(error instanceof ProxyError) || error.code !== 'PROXY_ERR_LISTEN_FAILED') throw error
       throw new ProxyError('PROXY_ERR_NAME_TAKEN', `name taken: ${host} is in use already`, { cause: error })

@@ -11,11 +11,13 @@ import {
   type Policy,
   Proxy,
   ProxyError,
+  type SubConnection,
 } from '../core/index.ts'
 import type { Spec } from '../domains/spec.ts'
 import type { StateFolder } from '../store/state-folder.ts'
 import type { Connected, OnEvent } from './events.ts'
 import { endGhosts } from './ghosts.ts'
+import { Limiter, type NodeLimits, type Usage } from './limits.ts'
 import type { MappingHooks } from './mapping.ts'
 import { MappingTable } from './mapping-table.ts'
 import { listenAtPeer } from './mappings.ts'
@@ -43,6 +45,10 @@ export interface SideOptions extends MappingHooks {
   relay?: MakeRelay | undefined
   /** New connections go round, unless a mapping says otherwise. */
   balance?: boolean | undefined
+  /** What holds for each node over all that goes through it. Default: nothing. */
+  nodeLimits?: NodeLimits | undefined
+  /** What has gone through this month. Default: quotas begin anew with each start. */
+  usage?: Usage | undefined
   /** Keeps the mappings that are made at run time. Without one they end with this side. */
   folder?: StateFolder | undefined
   /** See `MainOptions`. */
@@ -62,6 +68,7 @@ interface Parts {
   readonly mappings: MappingTable
   readonly budget: Budget
   readonly relay: Relay | undefined
+  readonly limiter: Limiter
   /** Fires when the side begins to stop. */
   readonly stop: AbortController
 }
@@ -76,6 +83,7 @@ export class Side {
   readonly onEvent: OnEvent
   readonly #options: SideOptions
   readonly budget: Budget
+  readonly limiter: Limiter
   readonly #relay: Relay | undefined
   readonly #stop: AbortController
 
@@ -84,21 +92,23 @@ export class Side {
     const pool = new Pool(options)
     const stop = new AbortController()
     setMaxListeners(0, stop.signal)
-    const { domains, folder, balance, limits, onEvent, onOpened, figures } = options
+    const { domains, folder, balance, limits, nodeLimits, usage, onEvent, onOpened, figures } = options
     const budget = new Budget(options.heldBytes ?? BUDGET)
     const relay = options.relay?.({ domains, limits, budget, onEvent: onEvent ?? (() => {}) })
+    const limiter = new Limiter({ nodeLimits, usage, onEvent })
     const mappings = await MappingTable.open({
-      ...{ folder, domains, pool, relay, onEvent, onOpened, figures, signal: stop.signal },
+      ...{ folder, domains, pool, relay, limiter, onEvent, onOpened, figures, signal: stop.signal },
       balance: balance ? 'round-robin' : 'first',
     })
-    return new Side(options, { pool, mappings, budget, relay, stop })
+    return new Side(options, { pool, mappings, budget, relay, limiter, stop })
   }
 
-  private constructor(options: SideOptions, { pool, mappings, budget, relay, stop }: Parts) {
+  private constructor(options: SideOptions, { pool, mappings, budget, relay, limiter, stop }: Parts) {
     this.#options = options
     this.#stop = stop
     this.#relay = relay
     this.budget = budget
+    this.limiter = limiter
     this.pool = pool
     this.mappings = mappings
     this.onEvent = options.onEvent ?? (() => {})
@@ -130,7 +140,9 @@ export class Side {
       },
     }
     const setAside = (): void => this.pool.setAside(peer)
-    const domains = this.#options.domainsFor?.(main, asked, setAside) ?? this.#options.domains
+    const given = this.#options.domainsFor?.(main, asked, setAside) ?? this.#options.domains
+    const limited = this.#options.nodeLimits !== undefined
+    const domains = limited ? this.limiter.guard(given, () => peer) : given
     const proxy = new Proxy(main, { domains, policy })
     const peer: Connected = {
       proxy,
@@ -155,6 +167,12 @@ export class Side {
         this.pool.wake()
       }
     })
+    if (limited) {
+      proxy.on('open', (sub) => {
+        // Those that this side has opened keep to the limits already.
+        if (isOpenedByPeer(sub, main)) this.limiter.opened(sub, peer)
+      })
+    }
     proxy.on('listening', (bound) => this.onEvent({ type: 'listening-for', peer, bound }))
     proxy.on('draining', () => this.onEvent({ type: 'draining', peer }))
     const standby = this.pool.add(peer)
@@ -176,6 +194,7 @@ export class Side {
     const drained = [...this.pool].map((peer) => peer.proxy.drain({ signal }))
     await Promise.all([...drained, this.#relay?.drain(signal), this.mappings.close()])
     diagnostics.refused.unsubscribe(this.#onRefused)
+    this.limiter.close()
   }
 
   readonly #onRefused = (message: unknown): void => {
@@ -203,4 +222,9 @@ export class Side {
       if (peer.proxy === proxy) this.onEvent({ type: 'refused', peer, request, by, reason: error })
     }
   }
+}
+
+/** Ids are odd from the dialler, even from the acceptor. */
+function isOpenedByPeer({ id }: SubConnection, { role }: MainConnection): boolean {
+  return id % 2 === (role === 'dialler' ? 0 : 1)
 }

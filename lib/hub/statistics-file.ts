@@ -12,8 +12,10 @@ const LATEST = 8_640_000_000_000_000
 const COUNT = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 const TIME = v.pipe(COUNT, v.maxValue(LATEST))
 const SUMS = { bytesIn: COUNT, bytesOut: COUNT, connections: COUNT }
+/** The month in which bytes are counted, as `2026-11`, and how many they are. */
+const MONTH = v.object({ of: v.pipe(v.string(), v.regex(/^\d{4,6}-\d{2}$/)), bytes: COUNT })
 /** Times in ms since 1970. Ids are values and never keys: strangers choose some of them. */
-const ENTRY = { id: v.string(), first: TIME, last: TIME, ...SUMS }
+const ENTRY = { id: v.string(), first: TIME, last: TIME, ...SUMS, month: v.optional(MONTH) }
 const NODE = v.object({ ...ENTRY, mains: COUNT, resumes: COUNT })
 const MAPPING = v.object(ENTRY)
 
@@ -27,6 +29,13 @@ export interface SavedMapping extends SavedSums {
   id: string
   first: number
   last: number
+  /** Files of older versions have none. */
+  month?: SavedMonth | undefined
+}
+
+export interface SavedMonth {
+  of: string
+  bytes: number
 }
 
 export interface SavedNode extends SavedMapping {

@@ -9,9 +9,27 @@ import {
 import type { JsonFile } from '../store/json-file.ts'
 import type { StateFolder } from '../store/state-folder.ts'
 import type { Connected } from './events.ts'
-import { Ages, Instance, Live, MappingRecord, NodeRecord, RelayedLive, Sums, Table } from './figures.ts'
+import {
+  Ages,
+  Calendar,
+  Instance,
+  Live,
+  MappingRecord,
+  Monthly,
+  NodeRecord,
+  RelayedLive,
+  Sums,
+  Table,
+} from './figures.ts'
+import type { Usage } from './limits.ts'
 import type { ConnectionStatus, InstanceStatus, MappingStatus, NodeStatus, Totals } from './operations.ts'
-import { openStatistics, type SavedNode, type SavedStatistics, savedSums } from './statistics-file.ts'
+import {
+  openStatistics,
+  type SavedMapping,
+  type SavedNode,
+  type SavedStatistics,
+  savedSums,
+} from './statistics-file.ts'
 
 /** How often what has changed is written, in ms. */
 const SAVE_EVERY = 10_000
@@ -32,6 +50,8 @@ export interface StatisticsOptions {
   maxNodes?: number | undefined
   /** Default 10,000. */
   maxMappings?: number | undefined
+  /** A clock in ms since 1970, for what is counted by the month. Default `Date.now`. */
+  now?: (() => number) | undefined
 }
 
 export interface Opened {
@@ -46,15 +66,15 @@ export interface Opened {
 
 export type NodeFigures = Pick<
   NodeStatus,
-  'connected' | 'firstConnected' | 'lastConnected' | 'reconnects' | 'resumes' | 'totals' | 'instances'
+  'connected' | 'firstConnected' | 'lastConnected' | 'reconnects' | 'resumes' | 'totals' | 'quotaUsed' | 'instances'
 >
-export type MappingFigures = Pick<MappingStatus, 'firstConnected' | 'lastConnected' | 'totals'>
+export type MappingFigures = Pick<MappingStatus, 'firstConnected' | 'lastConnected' | 'totals' | 'quotaUsed'>
 
 /**
  * What has gone through each node, mapping and sub-connection. It is told of main connections, and hears of
  * sub-connections from the core. Sums include what lives at the moment of the call, never go back, and survive a restart.
  */
-export class Statistics implements AsyncDisposable {
+export class Statistics implements AsyncDisposable, Usage {
   readonly #file: JsonFile<SavedStatistics> | undefined
   readonly #onProblem: (error: ProxyError) => void
   readonly #ignore: (sub: SubConnection) => boolean
@@ -66,6 +86,8 @@ export class Statistics implements AsyncDisposable {
   readonly #mappings: Table<MappingRecord>
   readonly #instances = new WeakMap<MainConnection, Instance>()
   readonly #ages = new Ages()
+  readonly #calendar: Calendar
+  #month: string
   #changes = 0
   /** What `#mark` said when it was last written. */
   #saved = 0
@@ -84,6 +106,8 @@ export class Statistics implements AsyncDisposable {
     this.#file = file
     this.#onProblem = onProblem
     this.#ignore = options.ignore ?? (() => false)
+    this.#calendar = new Calendar(options.now)
+    this.#month = this.#calendar.month
     this.#enrolled = new Table(maxNodes)
     this.#others = new Table(maxNodes)
     this.#mappings = new Table(maxMappings)
@@ -107,7 +131,7 @@ export class Statistics implements AsyncDisposable {
     // The name of a credential is proven.
     const table = main.peer.credential === '' ? this.#others : this.#enrolled
     const at = peer.connectedAt.getTime()
-    const node = table.get(peer.id) ?? table.add(new NodeRecord(peer.id, at))
+    const node = table.get(peer.id) ?? table.add(new NodeRecord(peer.id, at, this.#thisMonth()))
     node.last = at
     node.mains++
     const instance = new Instance(peer, node)
@@ -149,7 +173,8 @@ export class Statistics implements AsyncDisposable {
   }
 
   #add(live: Live, mapping: string): void {
-    const record = this.#mappings.get(mapping) ?? this.#mappings.add(new MappingRecord(mapping, live.created))
+    const record =
+      this.#mappings.get(mapping) ?? this.#mappings.add(new MappingRecord(mapping, live.created, this.#thisMonth()))
     record.last = live.created
     record.sums.connections++
     record.alive.add(live)
@@ -207,6 +232,7 @@ export class Statistics implements AsyncDisposable {
 
   #open(instance: Instance, sub: SubConnection, to: Endpoint | undefined): Live {
     this.#changes++
+    this.#thisMonth()
     const live = new Live(sub, instance, to)
     instance.lives.set(sub, live)
     this.#ages.add(live)
@@ -232,7 +258,28 @@ export class Statistics implements AsyncDisposable {
     mapping.sums.end(live)
   }
 
+  /** Where a new month has begun, what went through by now is of those before. */
+  #thisMonth(): string {
+    const { month } = this.#calendar
+    if (month === this.#month) return month
+    this.#month = month
+    this.#changes++
+    for (const table of [this.#enrolled, this.#others]) for (const node of table) usedBy(node, month)
+    for (const mapping of this.#mappings) usedBy(mapping, month)
+    return month
+  }
+
   // --- what it tells ---
+
+  ofMapping(id: string): number {
+    const record = this.#mappings.get(id)
+    return record ? usedBy(record, this.#thisMonth()) : 0
+  }
+
+  ofNode(id: string, enrolled: boolean): number {
+    const record = (enrolled ? this.#enrolled : this.#others).get(id)
+    return record ? usedBy(record, this.#thisMonth()) : 0
+  }
 
   /** Of all, also of what was forgotten. */
   totals(): Totals {
@@ -251,6 +298,7 @@ export class Statistics implements AsyncDisposable {
       reconnects: Math.max(0, (node?.mains ?? 0) - 1),
       resumes: node?.resumes ?? 0,
       totals: (node?.sums ?? new Sums()).with(node?.lives() ?? []),
+      quotaUsed: node ? usedBy(node, this.#thisMonth()) : 0,
       instances,
     }
   }
@@ -278,6 +326,7 @@ export class Statistics implements AsyncDisposable {
       firstConnected: record && isoTime(record.first),
       lastConnected: record && isoTime(record.last),
       totals: (record?.sums ?? new Sums()).with(record?.lives() ?? []),
+      quotaUsed: record ? usedBy(record, this.#thisMonth()) : 0,
     }
   }
 
@@ -330,6 +379,7 @@ export class Statistics implements AsyncDisposable {
   }
 
   async #write(): Promise<void> {
+    this.#thisMonth()
     const mark = this.#mark()
     if (!this.#file || mark === this.#saved) return
     try {
@@ -347,7 +397,7 @@ export class Statistics implements AsyncDisposable {
     const nodes = (table: Table<NodeRecord>): SavedNode[] =>
       [...table].map((node) => {
         const { id, first, last, mains, resumes, sums } = node
-        return { id, first, last, mains, resumes, ...savedSums(sums, node.lives()) }
+        return { id, first, last, mains, resumes, ...savedSums(sums, node.lives()), month: this.#savedMonth(node) }
       })
     return {
       total: savedSums(this.#total, this.#ages),
@@ -355,28 +405,45 @@ export class Statistics implements AsyncDisposable {
       others: nodes(this.#others),
       mappings: [...this.#mappings].map((mapping) => {
         const { id, first, last, sums } = mapping
-        return { id, first, last, ...savedSums(sums, mapping.lives()) }
+        return { id, first, last, ...savedSums(sums, mapping.lives()), month: this.#savedMonth(mapping) }
       }),
     }
+  }
+
+  #savedMonth(record: NodeRecord | MappingRecord): { of: string; bytes: number } {
+    return { of: this.#month, bytes: Math.min(usedBy(record, this.#month), Number.MAX_SAFE_INTEGER) }
+  }
+
+  /** Of an older file nobody knows which bytes were of this month. */
+  #monthlyOf({ month, bytesIn, bytesOut }: SavedMapping): Monthly {
+    const total = bytesIn + bytesOut
+    return month ? new Monthly(month.of, total - month.bytes) : new Monthly(this.#month, total)
   }
 
   #load({ total, enrolled, others, mappings }: SavedStatistics): void {
     Object.assign(this.#total, total)
     const nodes = (saved: readonly SavedNode[], table: Table<NodeRecord>): void => {
-      for (const { id, first, last, mains, resumes, ...sums } of latest(saved, table.limit)) {
-        const node = table.add(new NodeRecord(id, first))
-        Object.assign(node, { last, mains, resumes })
-        Object.assign(node.sums, sums)
+      for (const one of latest(saved, table.limit)) {
+        const { id, first, last, mains, resumes, bytesIn, bytesOut, connections } = one
+        const node = table.add(new NodeRecord(id, first, this.#month))
+        Object.assign(node, { last, mains, resumes, monthly: this.#monthlyOf(one) })
+        Object.assign(node.sums, { bytesIn, bytesOut, connections })
       }
     }
     nodes(enrolled, this.#enrolled)
     nodes(others, this.#others)
-    for (const { id, first, last, ...sums } of latest(mappings, this.#mappings.limit)) {
-      const mapping = this.#mappings.add(new MappingRecord(id, first))
-      mapping.last = last
-      Object.assign(mapping.sums, sums)
+    for (const one of latest(mappings, this.#mappings.limit)) {
+      const { id, first, last, bytesIn, bytesOut, connections } = one
+      const mapping = this.#mappings.add(new MappingRecord(id, first, this.#month))
+      Object.assign(mapping, { last, monthly: this.#monthlyOf(one) })
+      Object.assign(mapping.sums, { bytesIn, bytesOut, connections })
     }
   }
+}
+
+function usedBy(record: NodeRecord | MappingRecord, month: string): number {
+  const { bytesIn, bytesOut } = record.sums.with(record.lives())
+  return record.monthly.used(month, bytesIn + bytesOut)
 }
 
 /** The file may be from a time when more were remembered. */

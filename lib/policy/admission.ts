@@ -1,5 +1,5 @@
 import { ProxyError } from '../core/errors.ts'
-import { customerOf, type Ip, isLoopback, NetSet, parseIp } from '../sockets/ip.ts'
+import { customerOf, ipOf, isLoopback, NetSet } from '../sockets/ip.ts'
 
 /** Time between two tries of a pair that failed once, in ms; doubled with every failure. */
 const FIRST_DELAY = 250
@@ -215,12 +215,6 @@ function count(counts: Map<string, number>, key: string, change: 1 | -1): void {
   const now = (counts.get(key) ?? 0) + change
   if (now === 0) counts.delete(key)
   else counts.set(key, now)
-}
-
-/** The host of `192.0.2.1:80` or `[2001:db8::1]:80`, also without the port; a zone (`fe80::1%eth0`) is left out. */
-function ipOf(remote = ''): Ip | undefined {
-  const [, bracketed, plain] = /^(?:\[([^\]]+)\]|([^:]+))(?::[0-9]+)?$/.exec(remote) ?? []
-  return parseIp((bracketed ?? plain ?? remote).replace(/%.*$/s, ''))
 }
 
 function gone(): ProxyError {

@@ -27,14 +27,14 @@ export interface NameRules {
 export interface OwnNames {
   /** Where nodes connect. These are never anybody's, whatever the host. */
   readonly paths?: readonly string[] | undefined
-  /** The server's own name. All of it, or all that nobody else has, is given only by a pattern that says this name. */
-  readonly host?: string | undefined
+  /** The server's own names. All of one is given only by a pattern that says it, and all that nobody else has by none. */
+  readonly hosts?: readonly string[] | undefined
   /** Names of hosts that are given only by a pattern that says them: `www` of the server's domain, and its like. */
   readonly reserved?: ((host: string) => boolean) | undefined
 }
 
-/** Domains whose addresses are names of the web port. */
-const WITH_NAMES: readonly string[] = ['web', 'ws']
+/** Domains whose addresses are names of the web port: `tls` to listen on, that is. */
+const WITH_NAMES: readonly string[] = ['web', 'ws', 'tls']
 
 export function hasName(domain: string): boolean {
   return WITH_NAMES.includes(domain)
@@ -77,12 +77,12 @@ export function givesName(pattern: NamePattern, name: WebName): boolean {
 export function mayHaveName({ patterns, read, own = {} }: NameRules, addr: string): boolean {
   const name = read(addr)
   if (own.paths?.includes(name.path)) return false
-  const takesOwn = own.host !== undefined && name.path === '/' && (name.host === '' || name.host === own.host)
-  /** What the pattern has to say, and not only to include. */
-  const said = takesOwn ? own.host : own.reserved?.(name.host) ? name.host : undefined
-  return patterns.some(
-    (pattern) => givesName(pattern, name) && (said === undefined || (pattern !== 'any' && pattern.host === said)),
-  )
+  const { hosts = [] } = own
+  const takesOwn = hosts.length > 0 && name.path === '/' && (name.host === '' || hosts.includes(name.host))
+  /** The pattern has to say it, and not only to include it. */
+  const mustSay = takesOwn || own.reserved?.(name.host) === true
+  const says = (pattern: NamePattern): boolean => pattern !== 'any' && pattern.host !== '' && pattern.host === name.host
+  return patterns.some((pattern) => givesName(pattern, name) && (!mustSay || says(pattern)))
 }
 
 function givesHost(pattern: string, host: string): boolean {

@@ -3,8 +3,10 @@ import type { DialTarget } from './patterns.ts'
 
 /** What the patterns of `--allow` are asked about; undefined for what none of them can be about. */
 export function targetOf(to: Endpoint, address: string | undefined): DialTarget | undefined {
-  if (to.Domain === 'unix') return { domain: 'unix', host: to.Addr }
-  const at = splitAddr(to.Domain === 'tls' ? withoutOptions(to.Addr) : to.Addr)
+  if (to.Domain === 'unix') return { domain: 'unix', host: withoutProxy(to.Addr) }
+  const at = splitAddr(
+    to.Domain === 'tls' ? withoutOptions(to.Addr) : to.Domain === 'tcp' ? withoutProxy(to.Addr) : to.Addr,
+  )
   if (at === undefined) return undefined
   return { domain: to.Domain, host: at.host, port: at.port, address }
 }
@@ -32,6 +34,11 @@ export function resolvedName(to: Endpoint, address: string | undefined): string 
 export function printable(text: string): string {
   const line = text.replace(/\p{C}|\p{Zl}|\p{Zp}/gu, ' ')
   return line.length > 120 ? `${line.slice(0, 119)}…` : line
+}
+
+/** What a target is told first is not where it is. */
+function withoutProxy(addr: string): string {
+  return addr.replace(/\?proxy=v[12]$/, '')
 }
 
 /**

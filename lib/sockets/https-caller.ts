@@ -3,7 +3,7 @@ import type { Agent } from 'node:https'
 import { ProxyError } from '../core/index.ts'
 import { dialError } from './dial.ts'
 import { Lazy } from './lazy.ts'
-import { tlsError, type Verify, verifySettings } from './verify.ts'
+import { tlsError, type Verify, type VerifyByPin, verifySettings } from './verify.ts'
 
 /** Bytes of an answer. */
 const LONGEST_ANSWER = 256 * 1024
@@ -26,7 +26,7 @@ export interface HttpsAnswer {
 }
 
 /** By a pin nothing would be verified here: that takes a look at each connection, which an `Agent` does not give. */
-export type VerifyCaller = Exclude<Verify, { readonly by: 'pin' }>
+export type VerifyCaller = Exclude<Verify, VerifyByPin>
 
 /** Small requests over HTTPS to somebody whose certificate is verified. No redirect is followed, no proxy asked. */
 export class HttpsCaller {

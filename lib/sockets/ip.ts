@@ -92,17 +92,34 @@ export function customerOf(ip: Ip): string {
   return ip.version === 4 ? `4/${ip.value}` : `6/${ip.value >> 64n}`
 }
 
-/** Addresses and CIDRs, asked about one address at a time. */
+/**
+ * The host of `192.0.2.1:80` or `[2001:db8::1]:80`, also without the port, as in `Link.remote`; a zone (`fe80::1%eth0`) is
+ * left out.
+ */
+export function ipOf(remote = ''): Ip | undefined {
+  const [, bracketed, plain] = /^(?:\[([^\]]+)\]|([^:]+))(?::[0-9]+)?$/.exec(remote) ?? []
+  return parseIp((bracketed ?? plain ?? remote).replace(/%.*$/s, ''))
+}
+
+/** Addresses and CIDRs, asked about one address at a time: thousands of them cost no more than a few. */
 export class NetSet {
-  readonly #nets: readonly IpNet[]
+  /** By version and by how many bits are theirs: what those bits are. */
+  readonly #byPrefix = { 4: new Map<number, Set<bigint>>(), 6: new Map<number, Set<bigint>>() }
 
   /** @throws ProxyError PROXY_ERR_PATTERN if one is neither an address nor a CIDR */
   constructor(nets: readonly string[]) {
-    this.#nets = nets.map(readNet)
+    for (const { version, value, prefix } of nets.map(readNet)) {
+      const byPrefix = this.#byPrefix[version]
+      const same = byPrefix.get(prefix) ?? new Set()
+      byPrefix.set(prefix, same.add(value >> BigInt(bitsOf(version) - prefix)))
+    }
   }
 
-  has(ip: Ip): boolean {
-    return this.#nets.some((net) => isIn(net, ip))
+  has({ version, value }: Ip): boolean {
+    for (const [prefix, same] of this.#byPrefix[version]) {
+      if (same.has(value >> BigInt(bitsOf(version) - prefix))) return true
+    }
+    return false
   }
 }
 

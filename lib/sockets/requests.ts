@@ -6,6 +6,8 @@ export interface Origin {
   /** As in `Link.remote`. */
   readonly remote: string | undefined
   readonly secure: boolean
+  /** Whether it came by HTTP/2, whatever it looks like here. */
+  readonly http2?: boolean | undefined
 }
 
 export type OnRequest = (request: IncomingMessage, response: ServerResponse, origin: Origin) => void

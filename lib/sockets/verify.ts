@@ -20,6 +20,9 @@ export type Verify =
   | { readonly by: 'ca'; readonly pem: string }
   | { readonly by: 'pin'; readonly sha256: string }
 
+export type VerifyByCa = Extract<Verify, { readonly by: 'ca' }>
+export type VerifyByPin = Extract<Verify, { readonly by: 'pin' }>
+
 /** What people can do about a certificate, where they say how it is checked. */
 export interface Advice {
   /** Where the new fingerprint stands. */
@@ -41,7 +44,7 @@ const OF_A_SERVER: Advice = {
  *
  * @throws ProxyError PROXY_ERR_USAGE
  */
-export function parsePin(text: string): Verify {
+export function parsePin(text: string): VerifyByPin {
   const hex = /^sha256:((?:[0-9a-f]{2}:?){31}[0-9a-f]{2})$/i.exec(text.trim())?.[1]
   if (hex === undefined) {
     throw new ProxyError(
@@ -57,7 +60,7 @@ export function parsePin(text: string): Verify {
  *
  * @throws ProxyError PROXY_ERR_USAGE if there is none, or one that cannot be read
  */
-export function parseCa(pem: string): Verify {
+export function parseCa(pem: string): VerifyByCa {
   const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? []
   try {
     for (const block of blocks) new X509Certificate(block)

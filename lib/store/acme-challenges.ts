@@ -3,6 +3,9 @@ import type { SecureContext } from 'node:tls'
 /** How a CA looks whether a name is ours (RFC 8737, RFC 8555 section 8.3). */
 export type ChallengeType = 'tls-alpn-01' | 'http-01'
 
+/** How it has looked: the two above, or at records of the DNS that somebody else writes for us (RFC 8555 section 8.4). */
+export type Way = ChallengeType | 'dns-01'
+
 export const CHALLENGE_TYPES: readonly ChallengeType[] = ['tls-alpn-01', 'http-01']
 
 const PATH = /^\/\.well-known\/acme-challenge\/([A-Za-z0-9_-]{1,512})$/

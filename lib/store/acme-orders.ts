@@ -5,7 +5,9 @@ import type { Authorization, Client, Order } from 'acme-client'
 import { ProxyError } from '../core/errors.ts'
 import { HttpsCaller, type VerifyCaller } from '../sockets/https-caller.ts'
 import { Lazy } from '../sockets/lazy.ts'
-import { CHALLENGE_TYPES, type Challenges, type ChallengeType } from './acme-challenges.ts'
+import { CHALLENGE_TYPES, type Challenges, type ChallengeType, type Way } from './acme-challenges.ts'
+import type { DnsProver } from './acme-dns.ts'
+import { namesOf } from './acme-names.ts'
 import {
   AcmeFailure,
   type AcmeProblem,
@@ -31,6 +33,13 @@ const LOST = ['accountDoesNotExist', 'unauthorized']
 
 const NOT_FOUND = 'urn:ietf:params:acme:error:unauthorized'
 
+/** The key of an account somewhere else at the CA, to which the new one is bound (RFC 8555 section 7.3.4). */
+export interface ExternalAccount {
+  readonly kid: string
+  /** As the CA tells it, in base64url. */
+  readonly hmacKey: string
+}
+
 /** Whom the CA knows us as. */
 export interface Account {
   readonly url: string
@@ -45,6 +54,10 @@ export interface OrdersOptions {
   /** Where the account's key is kept. */
   readonly folder: StateFolder
   readonly challenges: Challenges
+  /** Needed for wildcards. */
+  readonly dns?: DnsProver | undefined
+  /** Needed for an account at some CAs. */
+  readonly external?: ExternalAccount | undefined
   readonly account: () => Account | undefined
   readonly keepAccount: (account: Account | undefined) => Promise<void>
   /** An account is about to be made, which agrees to these terms. */
@@ -60,7 +73,7 @@ export interface Issued {
   readonly key: string
   readonly chain: string
   /** How the CA has looked; undefined if it did not have to. */
-  readonly by: ChallengeType | undefined
+  readonly by: Way | undefined
 }
 
 export interface OrderOptions {
@@ -76,6 +89,13 @@ interface Call extends OrderOptions {
   step: Step
   problem: AcmeProblem | undefined
   retryAfter: number | undefined
+}
+
+/** One thing that the CA wants to see. */
+interface Wanted {
+  readonly authorization: Authorization
+  readonly challenge: Authorization['challenges'][number]
+  readonly answer: string
 }
 
 /** Gets certificates from one CA, under one account. What speaks ACME is loaded with the first order. */
@@ -96,10 +116,11 @@ export class AcmeOrders {
 
   /**
    * Orders a certificate for one name. The CA looks in the first of the ways; if it does not see what it wants, in the next.
+   * One for `*.NAME` is for NAME as well, and by `dns-01` only.
    *
    * @throws AcmeFailure
    */
-  async order(name: string, ways: readonly ChallengeType[], { signal, onMissed }: OrderOptions): Promise<Issued> {
+  async order(name: string, ways: readonly Way[], { signal, onMissed }: OrderOptions): Promise<Issued> {
     return await this.#inCall({ signal, onMissed, step: 'look' }, name, (call) => this.#order(name, ways, call))
   }
 
@@ -122,7 +143,7 @@ export class AcmeOrders {
     }
   }
 
-  async #order(name: string, ways: readonly ChallengeType[], call: Call): Promise<Issued> {
+  async #order(name: string, ways: readonly Way[], call: Call): Promise<Issued> {
     const [acme, client] = await Promise.all([this.#acme.get(), this.#client.get()])
     for (const [i, way] of ways.entries()) {
       try {
@@ -135,18 +156,16 @@ export class AcmeOrders {
     throw new AcmeFailure(`there is no way to show that ${name} is here`, { scope: 'name' })
   }
 
-  async #orderBy(acme: Acme, client: Client, name: string, way: ChallengeType, call: Call): Promise<Issued> {
+  async #orderBy(acme: Acme, client: Client, name: string, way: Way, call: Call): Promise<Issued> {
+    const names = namesOf(name)
     call.step = 'order'
-    const order = await client.createOrder({ identifiers: [{ type: 'dns', value: name }] })
+    const order = await client.createOrder({ identifiers: names.map((value) => ({ type: 'dns', value })) })
     call.step = 'look'
-    let by: ChallengeType | undefined
-    for (const authorization of await client.getAuthorizations(order)) {
-      if (authorization.status === 'valid') continue
-      await this.#prove(acme, client, { order, authorization, name, way, call })
-      by = way
-    }
+    const open = (await client.getAuthorizations(order)).filter(({ status }) => status !== 'valid')
+    if (open.length > 0) await this.#prove(acme, client, { order, open, name, way, call })
+    const by = open.length > 0 ? way : undefined
     const key = await newKey()
-    const [, csr] = await acme.crypto.createCsr({ altNames: [name] }, key)
+    const [, csr] = await acme.crypto.createCsr({ altNames: [...names] }, key)
     const signed = await this.#signed(client, await client.finalizeOrder(order, csr), name, call.signal)
     return { key, chain: await client.getCertificate(signed), by }
   }
@@ -155,41 +174,77 @@ export class AcmeOrders {
   async #prove(
     acme: Acme,
     client: Client,
-    about: { order: Order; authorization: Authorization; name: string; way: ChallengeType; call: Call },
+    about: { order: Order; open: readonly Authorization[]; name: string; way: Way; call: Call },
   ): Promise<void> {
-    const { order, authorization, name, way, call } = about
-    const { challenges } = this.#options
-    const challenge = authorization.challenges.find(({ type }) => type === way)
-    if (!challenge) {
-      const message = `the CA does not look by ${way} at ${name}`
-      throw new AcmeFailure(message, { scope: 'name', anotherWay: true })
+    const { order, open, name, way, call } = about
+    const wanted: Wanted[] = []
+    for (const authorization of open) {
+      const challenge = authorization.challenges.find(({ type }) => type === way)
+      if (!challenge) {
+        const message = `the CA does not look by ${way} at ${name}`
+        throw new AcmeFailure(message, { scope: 'name', anotherWay: true })
+      }
+      const answer = await client.getChallengeKeyAuthorization(challenge)
+      wanted.push({ authorization, challenge, answer })
     }
-    const answer = await client.getChallengeKeyAuthorization(challenge)
-    let withdraw: () => void
-    if (way === 'http-01') {
-      withdraw = challenges.offerToken(challenge.token, answer)
-    } else {
-      const [key, cert] = await acme.crypto.createAlpnCertificate(authorization, answer, await newKey())
-      const { createSecureContext } = await import('node:tls')
-      withdraw = challenges.offerContext(name, createSecureContext({ key, cert, minVersion: 'TLSv1.2' }))
-    }
+    const withdraw = await this.#show(acme, wanted, { name, way, signal: call.signal })
     try {
-      await client.completeChallenge(challenge)
-      // Perhaps it does not get through here, and waits itself; it may in another way.
-      const late = new AcmeFailure(`the CA has not looked at ${name} in time`, { scope: 'name', anotherWay: true })
-      await this.#until(call.signal, late, async () => {
-        const [now] = (await client.getAuthorizations(order)).filter(({ url }) => url === authorization.url)
-        if (now === undefined || now.status === 'pending') return undefined
-        if (now.status === 'valid') return now
-        call.onMissed?.()
-        const failed = now.challenges.find(({ type }) => type === way)
-        const problem = problemIn(failed && 'error' in failed ? failed.error : undefined) ?? { detail: now.status }
-        const anotherWay = !NO_WAY_ROUND.includes(kindOf(problem) ?? '')
-        throw explain({ ...problem, type: problem.type ?? NOT_FOUND }, name, { anotherWay })
-      })
+      for (const { authorization, challenge } of wanted) {
+        await client.completeChallenge(challenge)
+        await this.#looked(client, { order, url: authorization.url, name, way, call })
+      }
     } finally {
-      withdraw()
+      await withdraw()
     }
+  }
+
+  /** Until the returned function is called. */
+  async #show(
+    acme: Acme,
+    wanted: readonly Wanted[],
+    { name, way, signal }: { name: string; way: Way; signal: AbortSignal },
+  ): Promise<() => unknown> {
+    const { challenges, dns } = this.#options
+    if (way === 'dns-01') {
+      if (!dns) throw new AcmeFailure(`nobody can write records for ${name} into the DNS`, { scope: 'name' })
+      const proofs = wanted.map(({ authorization, answer }) => ({
+        host: authorization.identifier.value,
+        value: answer,
+      }))
+      return await dns.show(proofs, signal)
+    }
+    // There is one: only a wildcard is ordered with another name.
+    const offers = await Promise.all(
+      wanted.map(async ({ authorization, challenge, answer }) => {
+        if (way === 'http-01') return challenges.offerToken(challenge.token, answer)
+        const [key, cert] = await acme.crypto.createAlpnCertificate(authorization, answer, await newKey())
+        const { createSecureContext } = await import('node:tls')
+        return challenges.offerContext(name, createSecureContext({ key, cert, minVersion: 'TLSv1.2' }))
+      }),
+    )
+    return () => {
+      for (const withdraw of offers) withdraw()
+    }
+  }
+
+  /** The CA has looked, and found what it wanted. */
+  async #looked(
+    client: Client,
+    about: { order: Order; url: string; name: string; way: Way; call: Call },
+  ): Promise<void> {
+    const { order, url, name, way, call } = about
+    // Perhaps it does not get through here, and waits itself; it may in another way.
+    const late = new AcmeFailure(`the CA has not looked at ${name} in time`, { scope: 'name', anotherWay: true })
+    await this.#until(call.signal, late, async () => {
+      const now = (await client.getAuthorizations(order)).find((one) => one.url === url)
+      if (now === undefined || now.status === 'pending') return undefined
+      if (now.status === 'valid') return now
+      call.onMissed?.()
+      const failed = now.challenges.find(({ type }) => type === way)
+      const problem = problemIn(failed && 'error' in failed ? failed.error : undefined) ?? { detail: now.status }
+      const anotherWay = !NO_WAY_ROUND.includes(kindOf(problem) ?? '')
+      throw explain({ ...problem, type: problem.type ?? NOT_FOUND }, name, { anotherWay })
+    })
   }
 
   async #signed(client: Client, order: Order, name: string, signal: AbortSignal): Promise<Order> {
@@ -226,13 +281,14 @@ export class AcmeOrders {
   }
 
   async #makeClient(): Promise<Client> {
-    const { directory, email, account, keepAccount, onTerms } = this.#options
+    const { directory, email, external, account, keepAccount, onTerms } = this.#options
     const acme = await this.#acme.get()
     const accountKey = await this.#accountKey()
     const kept = account()
     const contact = [`mailto:${email}`]
     const url = kept === undefined ? {} : { accountUrl: kept.url }
-    const client = new acme.Client({ directoryUrl: directory, accountKey, ...url })
+    const binding = external === undefined ? {} : { externalAccountBinding: external }
+    const client = new acme.Client({ directoryUrl: directory, accountKey, ...url, ...binding })
     if (!kept) {
       onTerms((await client.getTermsOfServiceUrl()) ?? undefined)
       await client.createAccount({ termsOfServiceAgreed: true, contact })

@@ -68,10 +68,20 @@ const MEANINGS: Readonly<Record<string, (name: string) => readonly [FailureScope
   unsupportedContact: () => ['ca', 'the CA does not take the address of --acme-email'],
   externalAccountRequired: () => [
     'ca',
-    'this CA wants an account that was made beforehand: take another --acme-directory',
+    'this CA wants an account that was made there beforehand: give its key with --acme-eab-kid and --acme-eab-hmac-file',
   ],
   userActionRequired: () => ['ca', 'the terms of the CA have changed: see what it says'],
   accountDoesNotExist: () => ['ca', 'the CA does not know the account any more; another one is made'],
+}
+
+/** The same of a look at the records of a wildcard. */
+function meaningInDns(name: string, kind: string): readonly [FailureScope, string] | undefined {
+  if (!['dns', 'unauthorized', 'incorrectResponse'].includes(kind)) return undefined
+  const record = `_acme-challenge.${name.slice(2)}`
+  return [
+    'name',
+    `the CA does not find what it wants at ${record} (TXT): the hook has to add each value beside those that are there, with a short time to live, and all name servers must have it`,
+  ]
 }
 
 /** The same where the CA does not say it of a name at which it has looked, but of what it is asked for. */
@@ -95,8 +105,10 @@ export function explain(
 ): AcmeFailure {
   const kind = kindOf(problem) ?? ''
   const known = Object.hasOwn(MEANINGS, kind) ? MEANINGS[kind] : undefined
-  const [scope, meaning] = (step && meaningAt(step, kind)) ?? known?.(name) ?? (['ca', 'the CA has a problem'] as const)
-  const said = clean(problem.detail ?? problem.type ?? '')
+  const inDns = step === undefined && name.startsWith('*.') ? meaningInDns(name, kind) : undefined
+  const [scope, meaning] =
+    (step && meaningAt(step, kind)) ?? inDns ?? known?.(name) ?? (['ca', 'the CA has a problem'] as const)
+  const said = onOneLine((problem.detail ?? problem.type ?? '').slice(0, LONGEST_DETAIL))
   // CAs have limits for all of an account, and for a name: they do not say which.
   const perhapsName = step === 'order' && kind === 'rateLimited'
   const message = said === '' ? meaning : `${meaning} (the CA says: ${said})`
@@ -105,9 +117,15 @@ export function explain(
 
 /** The CA has said nothing that is wrong, and nothing that makes sense either. */
 export function notUnderstood(error: unknown): AcmeFailure {
-  const why = clean(error instanceof Error ? error.message : String(error))
+  const why = onOneLine((error instanceof Error ? error.message : String(error)).slice(0, LONGEST_DETAIL))
   const message = `what the CA answers is not understood: is --acme-directory the URL of an ACME directory? (${why})`
   return new AcmeFailure(message, { scope: 'ca', cause: error })
+}
+
+/** What is none already was thrown by code that is not ours, and is about the name that it was called for. */
+export function failureOf(error: unknown): ProxyError {
+  if (error instanceof ProxyError) return error
+  return new AcmeFailure(error instanceof Error ? error.message : String(error), { scope: 'name', cause: error })
 }
 
 /** The last part of a problem's type, as RFC 8555 has it. */
@@ -140,10 +158,7 @@ export function readRetryAfter(header: string | undefined, now: number): number 
   return Number.isFinite(ms) && ms > 0 ? ms : undefined
 }
 
-/** Somebody else's words: on one line, and not too many. */
-function clean(text: string): string {
-  return text
-    .slice(0, LONGEST_DETAIL)
-    .replace(/[\p{C}\p{Zl}\p{Zp}\s]+/gu, ' ')
-    .trim()
+/** Somebody else's words: on one line, and without what a terminal obeys. */
+export function onOneLine(text: string): string {
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}\s]+/gu, ' ').trim()
 }

@@ -2,6 +2,7 @@ import type { X509Certificate } from 'node:crypto'
 import { readdir, rm } from 'node:fs/promises'
 import * as v from 'valibot'
 import { CHALLENGE_TYPES, type ChallengeType } from './acme-challenges.ts'
+import { namesOf } from './acme-names.ts'
 import { type Identity, identityOf } from './certificates.ts'
 import { JsonFile } from './json-file.ts'
 import { StateFolder } from './state-folder.ts'
@@ -15,6 +16,8 @@ export interface Trouble {
   readonly tries: number
   /** There is no other before that, in ms since 1970, as all times here. */
   readonly again: number
+  /** Why the last one did, for people. */
+  readonly reason?: string | undefined
 }
 
 export interface AcmeName {
@@ -39,7 +42,7 @@ export interface AcmeState {
 }
 
 const TIMES = v.pipe(v.array(v.number()), v.maxLength(10_000))
-const TROUBLE = v.object({ tries: v.number(), again: v.number() })
+const TROUBLE = v.object({ tries: v.number(), again: v.number(), reason: v.optional(v.string()) })
 const STATE: v.GenericSchema<unknown, AcmeState> = v.object({
   account: v.optional(v.object({ url: v.string(), email: v.string() })),
   names: v.array(
@@ -139,7 +142,11 @@ export class AcmeStore {
       throw new Error(message)
     })
     const [leaf] = identity.chain
-    if (leaf?.checkHost(name, { subject: 'never' }) === undefined) throw new Error(`it is not for ${name}`)
+    // Of a wildcard any name below will do.
+    for (const host of namesOf(name).map((one) => one.replace(/^\*/, 'any'))) {
+      if (leaf?.checkHost(host, { subject: 'never' }) === undefined) throw new Error(`it is not for ${name}`)
+    }
+    if (!leaf) throw new Error('it is empty')
     return { ...identity, leaf }
   }
 
@@ -154,7 +161,7 @@ export class AcmeStore {
   /** Takes up certificates that nothing is known of any more, as after a crash; what is no good is deleted. */
   async adopt(now: number): Promise<void> {
     for (const file of await readdir(this.folder.path).catch(() => [])) {
-      const name = /^cert-(.*)\.pem$/.exec(file)?.[1]
+      const name = /^cert-(.*)\.pem$/.exec(file)?.[1]?.replace(/^_\./, '*.')
       if (name === undefined || this.#names.get(name)?.certificate) continue
       try {
         const [leaf] = (await this.read(name))?.chain ?? []
@@ -182,7 +189,7 @@ function folderOf(directory: string): string {
     .slice(0, 100)}`
 }
 
-/** File systems take 255 bytes; a longer name is one that nobody has. */
+/** File systems take 255 bytes; a longer name is one that nobody has. Not all of them take a `*`. */
 function fileOf(name: string): string {
-  return `cert-${name}.pem`
+  return `cert-${name.replace(/^\*/, '_')}.pem`
 }

@@ -1,14 +1,19 @@
 import type { SecureContext } from 'node:tls'
 import { ProxyError } from '../core/errors.ts'
 import type { VerifyCaller } from '../sockets/https-caller.ts'
-import { Challenges, type ChallengeType } from './acme-challenges.ts'
-import { AcmeOrders, waysFrom } from './acme-orders.ts'
+import { Challenges, type ChallengeType, type Way } from './acme-challenges.ts'
+import { type AcmeDns, DnsProver } from './acme-dns.ts'
+import { isCertifiable, isWildcard, keyOf } from './acme-names.ts'
+import { AcmeOrders, type ExternalAccount, waysFrom } from './acme-orders.ts'
 import { AcmeFailure } from './acme-problems.ts'
 import { type AcmeName, AcmeStore, lifeOf, type Trouble } from './acme-state.ts'
 import type { Identity, NamedCertificates } from './certificates.ts'
 import type { StateFolder } from './state-folder.ts'
 
-export type { Challenges, ChallengeType } from './acme-challenges.ts'
+export type { Challenges, ChallengeType, Way } from './acme-challenges.ts'
+export { type AcmeDns, type DnsRecords, hookRecords } from './acme-dns.ts'
+export type { LookOptions } from './acme-dns-look.ts'
+export type { ExternalAccount } from './acme-orders.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
@@ -33,6 +38,9 @@ const JITTER = 1 / 30
 const SOONEST = 5000
 /** How long one order may take, in ms. */
 const ORDER_TIME = 4 * MINUTE
+/** The same where somebody writes into the DNS for it. */
+const WILDCARD_TIME = 15 * MINUTE
+const LONGEST_REASON = 1000
 
 /** The time, and what is to be done later. */
 export interface Clock {
@@ -49,12 +57,14 @@ export type AcmeEvent =
       readonly type: 'issued' | 'renewed'
       readonly name: string
       readonly ends: Date
-      readonly by: ChallengeType | undefined
+      readonly by: Way | undefined
     }
   /** `again`: not before. */
   | { readonly type: 'failed'; readonly name: string; readonly reason: ProxyError; readonly again: Date }
   /** No more orders before, because there were so many. */
   | { readonly type: 'limited'; readonly name: string; readonly reason: string; readonly again: Date }
+  /** A record could not be taken out of the DNS again. It stands in nobody's way. */
+  | { readonly type: 'untidy'; readonly reason: ProxyError }
 
 export interface AcmeOptions {
   /** The URL of the CA's directory. */
@@ -65,8 +75,12 @@ export interface AcmeOptions {
   readonly verify?: VerifyCaller | undefined
   /** Whether a name is served here. For others nothing is ever ordered. */
   readonly isName: (name: string) => boolean
-  /** The server's own name: orders for others cannot take away what it needs. */
+  /** The server's own name: orders for others cannot take away what it needs, and it is tried again by itself. */
   readonly own?: string | undefined
+  /** Writes into the DNS: then its domain and all names directly below it share one certificate, by `dns-01`. */
+  readonly dns?: AcmeDns | undefined
+  /** What the CA gave for its accounts, if it gives one to nobody else. Needed once, when the account is made. */
+  readonly external?: ExternalAccount | undefined
   readonly onEvent?: ((event: AcmeEvent) => void) | undefined
   /** How the CA is to look, the first first. Default: `tls-alpn-01` (port 443), then `http-01` (port 80). */
   readonly ways?: readonly ChallengeType[] | undefined
@@ -85,10 +99,14 @@ export interface AcmeOptions {
   readonly random?: (() => number) | undefined
 }
 
-/** What there is for a name. */
+/** What there is for a name; `*.example.com` is for `example.com` as well. */
 export interface CertificateStatus {
   readonly name: string
-  readonly ends: Date
+  /** Of the one in use. There is none if these are undefined, or `ends` is over. */
+  readonly begins?: Date | undefined
+  readonly ends?: Date | undefined
+  /** Why the last order came to nothing. Undefined if there is nothing wrong. */
+  readonly problem?: string | undefined
 }
 
 /** Certificates of a public CA, for each name when somebody first asks for it; see `openAcme`. */
@@ -101,7 +119,7 @@ export interface Acme extends NamedCertificates {
   promises(name: string): boolean
   /** The operator has put something right: what has failed may be tried at once, as far as limits allow. */
   retry(): Promise<void>
-  /** What is kept and has not expired, by name. */
+  /** What is kept and has not expired, and what should be there and is not, by name. */
   list(): CertificateStatus[]
   /** Gives up what is under way. */
   close(): Promise<void>
@@ -132,6 +150,8 @@ class Ordering implements Acme {
   readonly #sooner = new Map<string, number>()
   /** How many wait, by name. */
   readonly #waiting = new Map<string, number>()
+  /** The name of the one certificate that a domain and the names below it share. */
+  readonly #wildcard: string | undefined
   #toldLimit = 0
   /** As in the state, also if that cannot be written. */
   #caTrouble: Trouble | undefined
@@ -142,9 +162,12 @@ class Ordering implements Acme {
     this.#options = options
     this.#clock = options.clock ?? systemClock
     this.#caTrouble = store.state.trouble
-    const { directory, email, verify = { by: 'system' } } = options
+    const { directory, email, external, dns, verify = { by: 'system' } } = options
+    this.#wildcard = dns && `*.${dns.domain}`
+    const onProblem = (reason: ProxyError): void => this.#tell({ type: 'untidy', reason })
+    const prover = dns && new DnsProver(dns, { closing: this.#closing.signal, onProblem })
     this.#orders = new AcmeOrders({
-      ...{ directory, email, verify, folder: store.folder, challenges: this.challenges },
+      ...{ directory, email, external, verify, folder: store.folder, challenges: this.challenges, dns: prover },
       account: () => store.state.account,
       keepAccount: (account) => store.change(this.#clock.now(), undefined, { account }),
       onTerms: (url) => this.#tell({ type: 'terms', url }),
@@ -153,10 +176,12 @@ class Ordering implements Acme {
     this.#plan()
   }
 
-  async contextFor(name: string): Promise<SecureContext | undefined> {
+  async contextFor(host: string): Promise<SecureContext | undefined> {
     const end = performance.now() + (this.#options.patience ?? 20_000)
+    const name = this.#keyOf(host)
     for (;;) {
-      const found = await this.#kept(name)
+      // Until there is one for all names, one from before does.
+      const found = (await this.#kept(name)) ?? (name === host ? undefined : await this.#kept(host))
       if (found) {
         this.want(name)
         return found.context
@@ -171,7 +196,8 @@ class Ordering implements Acme {
     }
   }
 
-  want(name: string): void {
+  want(host: string): void {
+    const name = this.#keyOf(host)
     const entry = this.#store.nameOf(name)
     const now = this.#clock.now()
     if (this.#closing.signal.aborted || this.#underWay.has(name) || this.#renewal(entry) > now) return
@@ -189,11 +215,12 @@ class Ordering implements Acme {
     this.#underWay.set(name, order)
   }
 
-  promises(name: string): boolean {
+  promises(host: string): boolean {
     const now = this.#clock.now()
+    const name = this.#keyOf(host)
     const { certificate, trouble } = this.#store.nameOf(name)
     if (certificate && certificate.to > now) return true
-    if (!isCertifiable(name) || this.#caTrouble) return false
+    if (!this.#isPossible(name) || this.#caTrouble) return false
     // An order is kept as a failure from its beginning, and counted.
     return this.#underWay.has(name) || (!trouble && !this.#limit({ name }, now))
   }
@@ -207,9 +234,15 @@ class Ordering implements Acme {
   list(): CertificateStatus[] {
     const now = this.#clock.now()
     return [...this.#store.names]
-      .flatMap(({ name, certificate }) =>
-        certificate && certificate.to > now ? [{ name, ends: new Date(certificate.to) }] : [],
-      )
+      .flatMap((entry): CertificateStatus[] => {
+        const { name, certificate, trouble } = entry
+        const problem = trouble?.reason ?? (this.#renewal(entry) <= now ? this.#caTrouble?.reason : undefined)
+        if (certificate === undefined ? problem === undefined : certificate.to <= now && problem === undefined)
+          return []
+        if ((certificate === undefined || certificate.to <= now) && !this.#serves(name)) return []
+        const life = certificate && { begins: new Date(certificate.from), ends: new Date(certificate.to) }
+        return [{ name, ...life, ...(problem === undefined ? {} : { problem }) }]
+      })
       .sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
@@ -227,9 +260,23 @@ class Ordering implements Acme {
 
   // --- what may be ordered ---
 
+  #keyOf(host: string): string {
+    return keyOf(host, this.#options.dns?.domain)
+  }
+
+  /** Whether there is ever to be a certificate of this name; those that have another one from before are over. */
+  #serves(name: string): boolean {
+    if (name === this.#wildcard) return true
+    return !isWildcard(name) && this.#keyOf(name) === name && this.#options.isName(name)
+  }
+
+  #isPossible(name: string): boolean {
+    return isCertifiable(name) && (!isWildcard(name) || name === this.#wildcard)
+  }
+
   /** Nothing speaks against it but what others have ordered. */
   #mayTry({ name, trouble }: AcmeName, now: number): boolean {
-    return isOver(trouble, now) && isOver(this.#caTrouble, now) && isCertifiable(name) && this.#options.isName(name)
+    return isOver(trouble, now) && isOver(this.#caTrouble, now) && this.#isPossible(name) && this.#serves(name)
   }
 
   /** What a name waits for that could be ordered, and cannot because of others. */
@@ -261,7 +308,7 @@ class Ordering implements Acme {
     const inHour = orders.filter((at) => at > now - HOUR && at <= now)
     const inWeek = first.filter((at) => at > now - 7 * DAY && at <= now)
     // Renewals are not what CAs limit by domain; and whoever makes up names must not keep them from what they need.
-    const isNew = !certificate && name !== this.#options.own
+    const isNew = !certificate && !this.#isOwn(name)
     const most = isNew ? Math.ceil(perHour * SHARE_OF_NEW) : perHour
     if (inHour.length >= most) {
       const oldest = inHour.at(-most) ?? now
@@ -287,13 +334,17 @@ class Ordering implements Acme {
     const { name } = entry
     const missed = (entry.missed ?? []).filter((at) => at > now - HOUR && at <= now)
     const trouble = after(entry.trouble, now, LONGEST_PAUSE)
-    const ways = waysFrom(this.#options.ways, this.#store.state.way).slice(0, MOST_MISSED - missed.length)
+    const known: readonly Way[] = isWildcard(name) ? ['dns-01'] : waysFrom(this.#options.ways, this.#store.state.way)
+    const ways = known.slice(0, MOST_MISSED - missed.length)
     try {
       if (ways.length === 0) throw new AcmeFailure(`${MOST_MISSED} looks at ${name} have failed`, { scope: 'name' })
       // Kept as a failure before it can be one: whoever starts again and again must not order again and again.
       const orders = [...this.#store.state.orders, now]
       await this.#store.change(now, { ...entry, missed, trouble }, { orders })
-      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(ORDER_TIME)])
+      const signal = AbortSignal.any([
+        this.#closing.signal,
+        AbortSignal.timeout(isWildcard(name) ? WILDCARD_TIME : ORDER_TIME),
+      ])
       const onMissed = (): void => void missed.push(now)
       const { key, chain, by } = await this.#orders.order(name, ways, { signal, onMissed })
       const text = `${key}${chain}`
@@ -309,7 +360,7 @@ class Ordering implements Acme {
   async #issued(
     entry: AcmeName,
     certificate: { readonly from: number; readonly to: number },
-    about: { readonly by: ChallengeType | undefined; readonly trouble: Trouble },
+    about: { readonly by: Way | undefined; readonly trouble: Trouble },
   ): Promise<void> {
     const { name } = entry
     const { by } = about
@@ -320,15 +371,15 @@ class Ordering implements Acme {
     const first = entry.certificate ? state.first : [...state.first, now]
     // A clock that is wrong, here or there, must not have it renewed again and again.
     const isOld = this.#renewal({ name, certificate }) <= now
-    const trouble = isOld ? about.trouble : undefined
-    await this.#store.change(now, { name, certificate, trouble }, { first, way: by ?? state.way, trouble: undefined })
-    const ends = new Date(certificate.to)
-    this.#tell({ type: entry.certificate ? 'renewed' : 'issued', name, ends, by })
-    if (!isOld) return
     const reason = new AcmeFailure('the new certificate is old already: is the clock of this machine right?', {
       scope: 'name',
     })
-    this.#tell({ type: 'failed', name, reason, again: new Date(about.trouble.again) })
+    const trouble = isOld ? { ...about.trouble, reason: reason.message } : undefined
+    const way = by === undefined || by === 'dns-01' ? state.way : by
+    await this.#store.change(now, { name, certificate, trouble }, { first, way, trouble: undefined })
+    const ends = new Date(certificate.to)
+    this.#tell({ type: entry.certificate ? 'renewed' : 'issued', name, ends, by })
+    if (isOld) this.#tell({ type: 'failed', name, reason, again: new Date(about.trouble.again) })
   }
 
   async #failed(entry: AcmeName, trouble: Trouble, error: unknown): Promise<void> {
@@ -344,14 +395,15 @@ class Ordering implements Acme {
     const mine = ofCa ? caTrouble : trouble
     const oldest = missed.length >= MOST_MISSED ? (missed[0] ?? now) + HOUR : 0
     const again = Math.max(mine.again, now + wait, oldest)
-    if (ofCa) this.#caTrouble = { ...mine, again }
+    const reason = failure.message.slice(0, LONGEST_REASON)
+    if (ofCa) this.#caTrouble = { ...mine, again, reason }
     // The others first then: one name that the CA does not want must not hold up all again and again.
     const behind = Math.min(again + Math.max(0, trouble.again - now), now + LONGEST_PAUSE + HOUR)
     const mayBeName = failure instanceof AcmeFailure && failure.perhapsName
-    const ofName = { ...entry, missed, ...(mayBeName ? { trouble: { ...trouble, again: behind } } : {}) }
+    const ofName = { ...entry, missed, ...(mayBeName ? { trouble: { ...trouble, again: behind, reason } } : {}) }
     const kept = ofCa
-      ? this.#store.change(now, ofName, { trouble: { ...mine, again } })
-      : this.#store.change(now, { ...entry, missed, trouble: { ...mine, again } })
+      ? this.#store.change(now, ofName, { trouble: { ...mine, again, reason } })
+      : this.#store.change(now, { ...entry, missed, trouble: { ...mine, again, reason } })
     // If that cannot be written, what was kept before the order holds.
     await kept.catch(() => {})
     this.#tell({ type: 'failed', name, reason: failure, again: new Date(again) })
@@ -367,7 +419,7 @@ class Ordering implements Acme {
     // At least so often: names come and go, and clocks are put right.
     let next = now + HOUR
     for (const entry of this.#store.names) {
-      if (!entry.certificate || this.#underWay.has(entry.name) || !this.#options.isName(entry.name)) continue
+      if (!this.#isWanted(entry) || this.#underWay.has(entry.name)) continue
       const again = Math.max(
         entry.trouble?.again ?? 0,
         this.#caTrouble?.again ?? 0,
@@ -381,16 +433,25 @@ class Ordering implements Acme {
   async #look(): Promise<void> {
     const now = this.#clock.now()
     for (const entry of [...this.#store.names]) {
-      if (entry.certificate && this.#options.isName(entry.name)) this.want(entry.name)
+      if (this.#isWanted(entry)) this.want(entry.name)
       else if (this.#isGone(entry, now)) await this.#forget(entry.name, now)
     }
     this.#plan()
   }
 
+  /** Whether it is had without being asked for: it is there already, or the server's own. */
+  #isWanted({ name, certificate }: AcmeName): boolean {
+    return (certificate !== undefined || this.#isOwn(name)) && this.#serves(name)
+  }
+
+  #isOwn(name: string): boolean {
+    return name === this.#options.own || name === this.#wildcard
+  }
+
   #isGone({ name, certificate, trouble }: AcmeName, now: number): boolean {
     return (
       !this.#underWay.has(name) &&
-      !this.#options.isName(name) &&
+      !this.#serves(name) &&
       (certificate?.to ?? 0) < now - KEPT_EXPIRED &&
       (trouble?.again ?? 0) < now - LONGEST_PAUSE
     )
@@ -445,19 +506,12 @@ const systemClock: Clock = {
 /** One failure more, and when it is tried again. */
 function after(trouble: Trouble | undefined, now: number, longest: number): Trouble {
   const tries = (trouble?.tries ?? 0) + 1
-  return { tries, again: now + Math.min(longest, FIRST_PAUSE * 2 ** Math.min(tries - 1, 30)) }
+  return { ...trouble, tries, again: now + Math.min(longest, FIRST_PAUSE * 2 ** Math.min(tries - 1, 30)) }
 }
 
 /** Whether it may be tried again. What is further away than any pause is from a clock that was wrong. */
 function isOver(trouble: Trouble | undefined, now: number): boolean {
   return trouble === undefined || trouble.again <= now || trouble.again > now + LONGEST_PAUSE + HOUR
-}
-
-/** What a public CA can give a certificate for; a wildcard would need the DNS. */
-function isCertifiable(name: string): boolean {
-  return (
-    name.length <= 240 && /^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])$/.test(name)
-  )
 }
 
 function messageOf(error: unknown): string {

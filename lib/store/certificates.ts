@@ -58,9 +58,20 @@ export interface Certificates {
    * with. Undefined if there is none: then a CA is behind it that nodes know by themselves.
    */
   fingerprint(): Promise<string | undefined>
-  /** Looks at the files now. Answers whether there is something new; what is bad is told to `onWarning`. */
+  /** Looks at the files now. Answers whether there is something new; what is bad is told to `onWarning`, once. */
   reload(): Promise<boolean>
+  /** Given ones: those that nobody renews but who gives them. */
+  list(): GivenStatus[]
   close(): void
+}
+
+export interface GivenStatus {
+  /** The first that it is for. */
+  readonly name: string
+  readonly begins: Date
+  readonly ends: Date
+  /** Why the files are not as they should be now. */
+  readonly problem?: string | undefined
 }
 
 /** Certificates that are had for one name each, when somebody asks for it. */
@@ -79,6 +90,7 @@ export function chainCertificates(base: Certificates, named: NamedCertificates):
     covers: (name) => base.covers(name),
     fingerprint: () => base.fingerprint(),
     reload: () => base.reload(),
+    list: () => base.list(),
     close: () => base.close(),
   }
 }
@@ -115,6 +127,8 @@ class GivenCertificates implements Certificates {
   #current: Identity | undefined
   /** What the files looked like when they were read last, whatever came of it. */
   #seen = ''
+  /** What was wrong with them then. */
+  #problem: string | undefined
   #reloading: Promise<boolean> | undefined
   #timer: NodeJS.Timeout | undefined
   #soon: NodeJS.Timeout | undefined
@@ -171,6 +185,13 @@ class GivenCertificates implements Certificates {
     return this.#reloading
   }
 
+  list(): GivenStatus[] {
+    const [leaf] = this.#current?.chain ?? []
+    if (!leaf) return []
+    const life = { begins: new Date(leaf.validFrom), ends: new Date(leaf.validTo) }
+    return [{ name: firstName(leaf), ...life, ...(this.#problem === undefined ? {} : { problem: this.#problem }) }]
+  }
+
   close(): void {
     clearInterval(this.#timer)
     clearTimeout(this.#soon)
@@ -180,16 +201,22 @@ class GivenCertificates implements Certificates {
   async #reload(): Promise<boolean> {
     this.#warnBefore()
     const now = await this.#look()
-    if (now === this.#seen) return false
+    // What could not be read may be readable now, and look the same.
+    if (now === this.#seen && this.#problem === undefined) return false
     this.#seen = now
+    const warned = this.#warned
     try {
-      this.#current = await this.#read()
       this.#warned = false
+      this.#current = await this.#read()
+      this.#problem = undefined
       this.#options.onReload?.(`the certificate in ${this.#cert} has changed: new connections get the new one`)
       return true
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
-      this.#options.onWarning?.(`${why}; the certificate from before stays in use`)
+      const isNew = why !== this.#problem
+      this.#problem = why
+      this.#warned = warned
+      if (isNew) this.#options.onWarning?.(`${why}; the certificate from before stays in use`)
       return false
     }
   }
@@ -338,6 +365,10 @@ class PrivateCertificates implements Certificates {
 
   covers(): boolean {
     return false
+  }
+
+  list(): GivenStatus[] {
+    return []
   }
 
   async fingerprint(): Promise<string> {
@@ -539,6 +570,11 @@ async function issue(authority: Authority, keyPem: string, names: readonly strin
 
 function pem(forge: Forge, certificate: ForgeCertificate): string {
   return forge.pki.certificateToPem(certificate).replaceAll('\r\n', '\n')
+}
+
+function firstName({ subjectAltName, subject }: X509Certificate): string {
+  const name = /(?:^|, )(?:DNS|IP Address):([^,]+)/.exec(subjectAltName ?? '') ?? /^CN=(.+)$/m.exec(subject ?? '')
+  return name?.[1] ?? 'unnamed'
 }
 
 function daysLeft(certificate: X509Certificate): number {

@@ -75,7 +75,14 @@ export class JsonFile<T> {
   #write(): Promise<void> {
     const [count, value] = [this.#made, this.#value]
     this.#writing = toText({ version: VERSION, value })
-      .then((text) => this.#folder.write(this.#name, text))
+      .then((text) => {
+        // It could not be read again.
+        if (Buffer.byteLength(text) > LARGEST) {
+          const message = `${this.#folder.file(this.#name)} would be larger than ${LARGEST / 2 ** 20} MiB: remove what is not needed`
+          throw new ProxyError('PROXY_ERR_STATE', message)
+        }
+        return this.#folder.write(this.#name, text)
+      })
       .then(
         () => {
           this.#kept = value

@@ -20,6 +20,12 @@ import { Web, type WebVisit } from './web.ts'
 export type { OnRequest, OnUpgrade, Origin } from '../sockets/requests.ts'
 export type { ClientHello } from './client-hello.ts'
 
+/** Who a connection is from, and how it travels: as in `Link`. */
+export interface RoutedFrom {
+  readonly remote: string | undefined
+  readonly transport: string
+}
+
 export interface OnePortOptions {
   /**
    * The certificate for a client of TLS; undefined turns it away. Without this there is no TLS. A client waits as long as
@@ -28,12 +34,14 @@ export interface OnePortOptions {
   readonly tls?: ((hello: ClientHello) => Promise<SecureContext | undefined>) | undefined
   /**
    * Takes a connection of TLS away by what its ClientHello says, and answers `true`. The socket has all of it to read,
-   * and is the caller's from then on.
+   * and is the caller's from then on. `caller`: as in `Link`.
    */
-  readonly route?: ((hello: ClientHello, socket: Socket) => boolean) | undefined
+  readonly route?: ((hello: ClientHello, socket: Socket, caller: RoutedFrom) => boolean) | undefined
+  /** Whether `route` would take connections for this host away: requests for it on another one's are turned away. */
+  readonly routes?: ((host: string) => boolean) | undefined
   /** Where the WebSocket is; `/` has it as well for those who offer the subprotocol `symport`. Default `/symport`. */
   readonly path?: string | readonly string[] | undefined
-  /** Gets all other requests. Default: 404. */
+  /** Gets all other requests, over TLS those of HTTP/2, too. Default: 404. */
   readonly onRequest?: OnRequest | undefined
   readonly onUpgrade?: OnUpgrade | undefined
   /**
@@ -53,7 +61,10 @@ export interface OnePortOptions {
   /** Connections that have not said what they are, in all and from one address. Default 1,024 and 64. */
   readonly maxSilent?: number | undefined
   readonly silentPerAddress?: number | undefined
-  /** How long they may take for it, TLS handshake and headers of the first request included, in ms. Default 10,000. */
+  /**
+   * How long they may take for it, TLS handshake and headers of the first request included, in ms; a session of HTTP/2 may
+   * later be without a request for six times as long. Default 10,000.
+   */
   readonly timeout?: number | undefined
   /** A connection was closed before it became anything. `remote` as in `Link.remote`. */
   readonly onRejected?: ((remote: string | undefined, reason: ProxyError) => void) | undefined
@@ -65,6 +76,9 @@ const UNRECOGNIZED_NAME = 112
 const alert = (why: number): Buffer => Buffer.from([0x15, 3, 3, 0, 2, 2, why])
 
 const ALPN_PROTOCOLS = ['symport', 'http/1.1']
+/** Browsers keep a session for all that they may want next. */
+const IDLE_FACTOR = 6
+const ALPN_FOR_VISITORS = ['symport', 'h2', 'http/1.1']
 /** What a dialler says before it is answered is far less, and more would be kept for somebody who has proven nothing. */
 const LONGEST_HEAD = 4096
 
@@ -112,6 +126,7 @@ class OnePort {
   readonly #trustsUnix: boolean
   readonly #arrivals: Arrivals
   readonly #web: Web
+  readonly #timeout: number
   /** Everything accepted that is nobody else's yet. */
   readonly #open = new Set<Socket>()
   #closed = false
@@ -121,6 +136,7 @@ class OnePort {
     this.#options = options
     this.#unix = unix
     this.#onLink = onLink
+    this.#timeout = timeout
     this.#trusted = new NetSet(trustedProxies.filter((text) => text !== 'unix'))
     this.#trustsUnix = trustedProxies.includes('unix')
     this.#arrivals = new Arrivals({
@@ -130,6 +146,10 @@ class OnePort {
     })
     const paths = [path].flat().map((one) => `/${one}`.replace(/^\/+/, '/').replace(/\/$/, ''))
     this.#web = new Web({ ...options, paths, timeout })
+  }
+
+  get #transport(): string {
+    return this.#unix ? 'unix' : 'tcp'
   }
 
   accept(socket: Socket): void {
@@ -186,10 +206,10 @@ class OnePort {
     if (speech === 'symport') {
       const head = firstWords(sniffer)
       this.#handOver(arrival)
-      this.#onLink(adoptSocket(socket, { remote: caller.remote, transport: this.#unix ? 'unix' : 'tcp', head }))
+      this.#onLink(adoptSocket(socket, { remote: caller.remote, transport: this.#transport, head }))
     } else if (speech === 'http') {
       sniffer.putBack()
-      await this.#web.serve(socket, this.#webVisit(arrival, caller, false))
+      await this.#web.serve(socket, this.#webVisit(arrival, caller))
     } else {
       await this.#serveTls(arrival, sniffer, caller)
     }
@@ -216,7 +236,7 @@ class OnePort {
     const { route, tls } = this.#options
     const hello = await sniffer.until(readClientHello)
     sniffer.putBack()
-    if (route?.(hello, socket)) {
+    if (route?.(hello, socket, { remote: caller.remote, transport: this.#transport })) {
       this.#handOver(arrival)
       return
     }
@@ -231,15 +251,22 @@ class OnePort {
     const { TLSSocket } = await import('node:tls')
     // The end of a socket that nobody reads from is seen later, but not one of our own making.
     if (socket.destroyed) throw new ProxyError('PROXY_ERR_LINK_LOST', 'it was closed meanwhile')
-    const secure = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: ALPN_PROTOCOLS })
+    const ALPNProtocols = this.#options.onRequest ? ALPN_FOR_VISITORS : ALPN_PROTOCOLS
+    const secure = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols })
     await handshaken(secure)
     endWhenBroken(secure)
+    const visit = this.#webVisit(arrival, caller, { secure, serverName: hello.serverName })
+    if (secure.alpnProtocol === 'h2') {
+      const { serveHttp2 } = await import('./http2.ts')
+      if (!secure.destroyed) serveHttp2(secure, visit, this.#web, IDLE_FACTOR * this.#timeout)
+      return
+    }
     const inner = new Sniffer(secure)
     const speech = await inner.until(readSpeech)
     if (speech === 'tls') throw new ProxyError('PROXY_ERR_UNKNOWN_PROTOCOL', 'TLS inside TLS')
     if (speech === 'http') {
       inner.putBack()
-      await this.#web.serve(secure, this.#webVisit(arrival, caller, true))
+      await this.#web.serve(secure, visit)
       return
     }
     const head = firstWords(inner)
@@ -248,17 +275,25 @@ class OnePort {
     this.#onLink(linkFrom(secure, caller.remote, 'tls'))
   }
 
-  #webVisit(arrival: Arrival, caller: Caller, secure: boolean): WebVisit {
-    const { realIpHeader } = this.#options
+  #webVisit(arrival: Arrival, caller: Caller, tls?: Secured): WebVisit {
+    const { realIpHeader, routes } = this.#options
+    const secure = tls !== undefined
     return {
       onRequest: () => this.#arrivals.remove(arrival),
       onHandedOver: () => this.#handOver(arrival),
       onLink: this.#onLink,
+      isMisdirected(request) {
+        const host = hostOf(request)
+        if (!tls || host === undefined) return false
+        // A proxy in front has names of its own for what is behind it.
+        return routes?.(host) || (!caller.trusted && isForeign(host, tls))
+      },
       originOf: ({ headers }) => {
-        if (!caller.trusted) return { remote: caller.remote, secure }
+        const http2 = tls?.secure.alpnProtocol === 'h2'
+        if (!caller.trusted) return { remote: caller.remote, secure, http2 }
         const hop = forwardedFor(headers, (ip) => this.#trusted.has(ip), realIpHeader)
         const remote = hop ? formatRemote(hop.address, hop.port) : caller.remote
-        return { remote, secure: secure || forwardedSecurely(headers) }
+        return { remote, secure: secure || forwardedSecurely(headers), http2 }
       },
     }
   }
@@ -268,6 +303,30 @@ class OnePort {
     this.#arrivals.remove(arrival)
     this.#open.delete(arrival.socket)
   }
+}
+
+interface Secured {
+  readonly secure: TLSSocket
+  /** SNI. */
+  readonly serverName: string | undefined
+}
+
+/**
+ * Whether it is neither the host that this connection of TLS was made for, nor another one of its certificate: those a
+ * visitor may ask for on it, too (RFC 9113 section 9.1.1).
+ */
+function isForeign(host: string, { secure, serverName }: Secured): boolean {
+  if (serverName === undefined || host === serverName) return false
+  const certificate = secure.getX509Certificate()
+  // It throws at what is no address.
+  const covers = parseIp(host) ? certificate?.checkIP(host) : certificate?.checkHost(host)
+  return covers === undefined
+}
+
+/** Whom a request is for, in lower case, without a port. */
+function hostOf({ url = '', headers }: IncomingMessage): string | undefined {
+  const authority = /^https?:\/\/([^/?#]*)/i.exec(url)?.[1] ?? headers.host
+  return authority?.toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '')
 }
 
 /** What limits before authentication count by; undefined where there are none. */

@@ -1,5 +1,4 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { WebSocketServer } from 'ws'
 import type { Link } from '../core/index.ts'
@@ -12,6 +11,7 @@ const LONGEST_HEAD = 16_384
 /** How long a request may take to come in, with its body, in ms. */
 const REQUEST_TIMEOUT = 60_000
 const REFUSAL = 'There is nothing here.\n'
+const MISDIRECTED = 'The connection is for another name: connect anew for this one.\n'
 export const NO_UPGRADE = 'A proxy on the way does not pass on the Upgrade header.\n'
 
 export interface WebOptions {
@@ -32,6 +32,8 @@ export interface WebVisit {
   /** It is HTTP no more: whoever has got it looks after it from now on. */
   onHandedOver(): void
   originOf(request: IncomingMessage): Origin
+  /** Whether who it is for cannot be asked for on this connection (RFC 9110 section 15.5.20). */
+  isMisdirected(request: IncomingMessage): boolean
   onLink(link: Link): void
 }
 
@@ -55,7 +57,7 @@ export class Web {
     this.#options = options
   }
 
-  async serve(socket: Socket, visit: WebVisit): Promise<void> {
+  async serve(socket: Duplex, visit: WebVisit): Promise<void> {
     const server = await this.#server.get()
     if (socket.destroyed || this.#closed) return
     this.#visits.set(socket, visit)
@@ -98,6 +100,8 @@ export class Web {
     if (request.headers['sec-websocket-key'] !== undefined && this.#isOurPlace(request)) {
       // What a proxy makes of a WebSocket that knows nothing of them: by default most do not.
       answer(response, 426, NO_UPGRADE)
+    } else if (visit?.isMisdirected(request)) {
+      answer(response, 421, MISDIRECTED)
     } else if (visit && this.#options.onRequest) {
       this.#options.onRequest(request, response, visit.originOf(request))
     } else {
@@ -110,6 +114,7 @@ export class Web {
     visit?.onRequest()
     if (!visit || !this.#isOurs(request)) {
       if (!visit || !this.#options.onUpgrade) return refuse(socket, '404 Not Found', REFUSAL)
+      if (visit.isMisdirected(request)) return refuse(socket, '421 Misdirected Request', MISDIRECTED)
       visit.onHandedOver()
       this.#options.onUpgrade(request, socket, head, visit.originOf(request))
     } else if (isForeignPage(request)) {

@@ -93,7 +93,10 @@ test('another static key than the one in the token is refused', async () => {
 
 test('an honest handshake goes through, so that the tests of dishonest ones mean something', async () => {
   for (const suite of ['NNpsk0', 'NKpsk0'] as const) {
-    assert.deepEqual(await handshake(manInTheMiddle(), { suite }), { dialler: 'through', acceptor: 'through' })
+    assert.deepEqual(await handshake(manInTheMiddle(), { suite, timeout: 10_000 }), {
+      dialler: 'through',
+      acceptor: 'through',
+    })
   }
 })
 
@@ -121,13 +124,13 @@ test('a preamble that stops and waits ends with the deadline', async () => {
 
 test('a stranger who sends a byte now and then does not move the deadline', async () => {
   const { a, b } = memoryPair()
-  const dripping = setInterval(() => a.write([Buffer.from([0xf5])]), 5)
+  const dripping = setInterval(() => a.write([Buffer.from([0xf5])]), 5).unref()
   const begun = performance.now()
-  assert.equal(await outcome(acceptor({ timeout: 60 }).accept(b)), 'PROXY_ERR_HANDSHAKE')
+  assert.equal(await outcome(acceptor({ timeout: 10_000 }).accept(b)), 'PROXY_ERR_HANDSHAKE')
   clearInterval(dripping)
   const { a: c, b: d } = memoryPair()
   let at = 0
-  const slow = setInterval(() => c.write([PREAMBLE.NNpsk0.subarray(at, ++at)]), 15)
+  const slow = setInterval(() => c.write([PREAMBLE.NNpsk0.subarray(at, ++at)]), 15).unref()
   assert.equal(await outcome(acceptor({ timeout: 60 }).accept(d)), 'PROXY_ERR_HANDSHAKE_TIMEOUT')
   clearInterval(slow)
   assert.ok(performance.now() - begun < 1000)
@@ -211,7 +214,7 @@ const size = (chunks: readonly Buffer[]): number => Buffer.concat(chunks).length
 /** An honest session through a listening middle, both hellos done. */
 async function recorded(suite: Suite): Promise<Middle> {
   const middle = manInTheMiddle()
-  assert.deepEqual(await handshake(middle, { suite }), { dialler: 'through', acceptor: 'through' })
+  assert.deepEqual(await handshake(middle, { suite, timeout: 10_000 }), { dialler: 'through', acceptor: 'through' })
   return middle
 }
 

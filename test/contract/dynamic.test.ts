@@ -137,6 +137,8 @@ test('what cannot be done is told as a reply, and the connection is closed', asy
 })
 
 test('a name that is an IPv6 address is one', async () => {
+  await using closed = await program()
+  await closed[Symbol.asyncDispose]()
   await using stage = await dynamicStage('socks5')
   stage.denied.add('[2001:db8::1]:80')
   const socket = await stage.client()
@@ -431,6 +433,8 @@ test('UDP: a port that the client declares is the only one', async () => {
 test('UDP: a destination that is denied does not disturb the others, and is not asked for with each datagram', async () => {
   await using target = await datagramEcho()
   const { port } = target.socket.address()
+  await using closed = await program()
+  await closed[Symbol.asyncDispose]()
   await using stage = await dynamicStage('socks5')
   stage.denied.add('127.0.0.1:9')
   const { control, at } = await associate(stage)

@@ -47,7 +47,7 @@ watchForStrays()
 const certificate = selfSigned()
 const tls = async () => certificate.context
 const verify = { by: 'ca', pem: certificate.pem } as const
-const LARGE = 50 * 1024 * 1024
+const LARGE = 12 * 1024 * 1024
 
 const DIALS: Record<string, (port: number) => Promise<Link>> = {
   tcp: (port) => dialTcp({ host: '127.0.0.1', port }),
@@ -97,7 +97,7 @@ async function works(dial: () => Promise<Link>, length: number): Promise<void> {
 }
 
 for (const [transport, dial] of Object.entries(DIALS)) {
-  test(`50 MiB go both ways over ${transport}, and the link says so`, { timeout: 30_000 }, async () => {
+  test(`12 MiB go both ways over ${transport}, and the link says so`, { timeout: 30_000 }, async () => {
     await using server = await onePortServer({ tls })
     await works(() => dial(server.port), LARGE)
     assert.equal(server.links[0]?.transport, transport)
@@ -165,7 +165,7 @@ test('a server and a node find together over one port, and again after a cut', a
   await target[Symbol.asyncDispose]()
 })
 
-test('50 MiB go both ways over a Unix socket, past a stale one', { timeout: 30_000 }, async () => {
+test('12 MiB go both ways over a Unix socket, past a stale one', { timeout: 30_000 }, async () => {
   const socketPath = join(folder, 'a.sock')
   for (let round = 0; round < 2; round++) {
     await using server = await onePortServer({ socketPath })

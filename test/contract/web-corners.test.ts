@@ -424,6 +424,50 @@ test('a body that stops coming is given up, and one that comes slowly is not', a
   visitor.destroy()
 })
 
+test('a target hears of a request before its body is there', async () => {
+  await using there = await target((message, response) => {
+    response.write('who?')
+    message.pipe(response)
+  })
+  await using port = await webPort()
+  await port.listen('/', there.port)
+  const visitor = connect(port.port, '127.0.0.1')
+  visitor.write('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n')
+  const [first] = await soon(once(visitor, 'data'), 'its question')
+  assert.match(String(first), /^HTTP\/1\.1 200 /)
+  visitor.end('me')
+  let rest = String(first)
+  for await (const chunk of visitor) rest += chunk
+  assert.match(rest, /who\?[\s\S]*me/)
+})
+
+test('a body that a throttle holds up is waited for while it moves', async () => {
+  await using there = await target(
+    (message, response) => void message.resume().on('end', () => response.end('all of it')),
+  )
+  await using port = await webPort({ answerTimeout: 150 })
+  const plugin = port.web.domains.find(({ name }) => name === 'web')
+  let goneAt = 0
+  const sent = {
+    turn: 500,
+    take: (bytes: number) => {
+      goneAt = Math.max(goneAt, performance.now()) + bytes / 10
+      return goneAt - performance.now()
+    },
+    giveBack: () => {},
+  }
+  const to = { Domain: 'tcp', Addr: `127.0.0.1:${there.port}` }
+  const open = async () => {
+    const sub = await port.pair.dialling.open({ to })
+    sub.throttle({ sent })
+    return sub
+  }
+  const listener = await plugin?.listen?.({ Domain: 'web', Addr: '/' }, { signal: new AbortController().signal, open })
+  const { status, body } = await soon(ask(port.port, '/', { method: 'POST', body: 'x'.repeat(5000) }), 'the answer')
+  assert.deepEqual([status, body], [200, 'all of it'])
+  await listener?.close()
+})
+
 test("the server's own WebSocket leaves a name of somebody else alone, at its own path too", async () => {
   await using there = await target(() => {})
   there.server.on('upgrade', (_message, socket) =>

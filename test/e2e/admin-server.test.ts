@@ -76,7 +76,7 @@ describe('an operator of a server that runs', { concurrency: 2 }, () => {
     assert.equal(await visit(stage, `tcp://${address}`, 'hello'), 'hello')
   })
 
-  test('removes, disables and rotates a node that is connected: its main connections end at once', async (t) => {
+  test('a node that is removed, disabled or rotated is disconnected at once, and one that is kicked comes back', async (t) => {
     const bench = await setUp(t)
     const { cli, server } = bench
     for (const change of [['remove'], ['disable'], ['rotate']]) {
@@ -87,14 +87,10 @@ describe('an operator of a server that runs', { concurrency: 2 }, () => {
       await logLine(server, `the end of ${id}`, (log) => log.msg === 'node disconnected' && log.node === id)
       await node.stop()
     }
-  })
-
-  test('kicks a node, which comes back', async (t) => {
-    const bench = await setUp(t)
-    const { secret } = v.parse(v.object({ secret: v.string() }), await bench.cli('nodes', 'add', 'a'))
+    const { secret } = v.parse(v.object({ secret: v.string() }), await cli('nodes', 'add', 'a'))
     const node = await join(bench, 'a', secret)
     const from = node.lines.length
-    assert.deepEqual(await bench.cli('nodes', 'kick', 'a'), { kicked: 1 })
+    assert.deepEqual(await cli('nodes', 'kick', 'a'), { kicked: 1 })
     await logged(node, 'connected', from)
   })
 
@@ -146,11 +142,14 @@ describe('an operator of a server that runs', { concurrency: 2 }, () => {
     await join(bench, 'a', secret)
   })
 
-  test('a second server with the same state folder is an error in plain words', async (t) => {
-    const { stage, state } = await setUp(t)
+  test('a second server with the same state folder is an error in plain words, and the socket goes with the first', async (t) => {
+    const { stage, state, server } = await setUp(t)
     const second = await run(stage, ['server', '--host', '127.0.0.1', '--port', '0', ...state])
     assert.equal(second.status, 1)
     assert.match(second.stderr, /another server runs with the state folder/)
+    assert.ok(existsSync(stage.path('server', 'admin.sock')))
+    assert.deepEqual(await server.stop(), { status: 0, signal: null })
+    assert.equal(existsSync(stage.path('server', 'admin.sock')), false)
   })
 
   test('--admin serves the API over TCP for the token in the state folder, and --admin asks it', async (t) => {
@@ -163,12 +162,5 @@ describe('an operator of a server that runs', { concurrency: 2 }, () => {
     const headers = { authorization: `Bearer ${token}` }
     assert.match((await ask(String(address), 'GET', '/metrics', { headers })).text, /^symport_nodes_connected 0$/m)
     assert.deepEqual(ok(await run(stage, ['nodes', '--admin', String(address), ...state])), [])
-  })
-
-  test('the socket goes with the server', async (t) => {
-    const { stage, server } = await setUp(t)
-    assert.ok(existsSync(stage.path('server', 'admin.sock')))
-    assert.deepEqual(await server.stop(), { status: 0, signal: null })
-    assert.equal(existsSync(stage.path('server', 'admin.sock')), false)
   })
 })

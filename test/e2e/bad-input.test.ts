@@ -49,7 +49,7 @@ const CASES: readonly Case[] = [
   {
     what: 'an unknown domain, with the nearest',
     args: ['server', '--listener', 'tpc://127.0.0.1:0,tcp://127.0.0.1:80'],
-    says: /^bad SPEC .*: Listen: unknown domain "tpc": did you mean tcp\? \(known: tcp, udp, unix, socks5, http, mixed, web, ws, channel\)$/,
+    says: /^bad SPEC .*: Listen: unknown domain "tpc": did you mean tcp\? \(known: tcp, udp, unix, socks5, http, mixed, tls, web, ws, channel\)$/,
   },
   {
     what: 'an unknown flag, with the nearest',

@@ -92,7 +92,7 @@ test('symport connect', { concurrency: 4 }, async (t) => {
 
   one('joins what the server reaches to standard input and output, byte for byte, with half-close', async () => {
     const [echo, hasher] = [await startEcho(stage), await startHasher(stage)]
-    const bytes = randomBytes(8 * MIB + 1)
+    const bytes = randomBytes(3 * MIB + 1)
     const [echoed, hashed] = await Promise.all([
       ask(stage, [echo, ...at(where)], bytes),
       ask(stage, [...at(where), hasher], bytes),
@@ -166,7 +166,7 @@ test('symport connect', { concurrency: 4 }, async (t) => {
     const { relay, via } = await startRelayed(stage, { server: ['--allow', '127.0.0.1:*'] })
     const child = connect(stage, [target.at, ...at(via)])
     const end = endOf(child)
-    const bytes = randomBytes(4 * MIB)
+    const bytes = randomBytes(2 * MIB)
     const received = buffer(child.stdout)
     child.stdin.write(bytes.subarray(0, MIB))
     while (target.sockets.length === 0) await new Promise((resolve) => setTimeout(resolve, 10))
@@ -182,7 +182,7 @@ test('symport connect', { concurrency: 4 }, async (t) => {
     child.stdin.end()
     let sent = 0
     const pieces = function* (): Generator<Buffer> {
-      for (; sent < 64 * MIB; sent += 65_536) yield Buffer.alloc(65_536)
+      for (; sent < 48 * MIB; sent += 65_536) yield Buffer.alloc(65_536)
     }
     Readable.from(pieces()).pipe(await socket)
     // Until nothing more is taken.
@@ -193,7 +193,7 @@ test('symport connect', { concurrency: 4 }, async (t) => {
     assert.ok(sent < 32 * MIB, `${sent} bytes are under way`)
     const rss = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]
     assert.ok(Number(rss) < 250_000, `${rss} kB`)
-    assert.equal((await buffer(child.stdout)).length, 64 * MIB)
+    assert.equal((await buffer(child.stdout)).length, 48 * MIB)
     assert.equal((await endOf(child)).status, 0)
   })
 

@@ -46,13 +46,15 @@ async function good(t: TestContext, argvs: readonly (readonly string[])[], page:
   writeFileSync(stage.path('secret'), TOKEN, { mode: 0o600 })
   for (const argv of argvs) {
     const where = `${page}: symport ${argv.join(' ')}`
-    const [command = '', ...rest] = argv.map((word) =>
+    // Wherever the reader has their state, it is not this test's.
+    const own = argv.filter((word, i) => word !== '--state' && argv[i - 1] !== '--state')
+    const state = ['--state', stage.path('state')]
+    const [command = '', ...rest] = own.map((word) =>
       word
         .replace('symport_...', TOKEN)
         .replace('sha256:...', `sha256:${'00'.repeat(32)}`)
         .replace(/^\/run\/uuid\.txt$|^\/run\/secrets\/symport-uuid$/, stage.path('secret')),
     )
-    const state = rest.includes('--state') ? [] : ['--state', stage.path('state')]
     const secret = { SYMPORT_UUID: STARTS.includes(command) ? TOKEN : undefined }
     const env = symportEnvironment(stage, secret)
     if (STARTS.includes(command)) {
@@ -78,7 +80,14 @@ for (const page of PAGES.filter((name) => name.endsWith('.md'))) {
     // What stands in files of the reader is not there.
     const argvs = lines
       .map((line) => words(line).slice(1))
-      .filter((argv) => !argv.some((word) => /^(?:-c|--config|--from|--cert|--output)$/.test(word)))
+      .filter(
+        (argv) =>
+          !argv.some((word) =>
+            /^(?:-c|--config|--from|--cert|--output|--acme-dns-hook|--acme-eab-hmac-file|--basic-auth-file)$/.test(
+              word,
+            ),
+          ),
+      )
     await good(t, argvs, page)
     count += argvs.length
   })

@@ -3,11 +3,12 @@ import { X509Certificate } from 'node:crypto'
 import { readdirSync, statSync, writeFileSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import { connect as connectTls } from 'node:tls'
-import { type AcmeEvent, type Clock, openAcme } from '../../lib/store/acme.ts'
+import { type AcmeEvent, openAcme } from '../../lib/store/acme.ts'
 import { StateFolder } from '../../lib/store/state-folder.ts'
 import { acmeRequests, acmeRoute } from '../../lib/transports/acme-answers.ts'
 import { listenOnePort } from '../../lib/transports/one-port.ts'
 import { run, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
+import { MovedClock } from '../helpers/system/clock.ts'
 import { Curl } from '../helpers/system/curl.ts'
 import { freePort, startWebPage } from '../helpers/system/net.ts'
 import { Pebble, type PebbleOptions } from '../helpers/system/pebble.ts'
@@ -181,33 +182,6 @@ test('a name that does not lead here gets none, and the CA is left alone for a w
   assert.match((await shown(port, DOMAIN)).issuer, /symport/)
   assert.equal(pebble.orders, 2)
 })
-
-/** A clock that goes on when it is told to. */
-class MovedClock implements Clock {
-  #moved = 0
-  #next: { readonly at: number; readonly act: () => void } | undefined
-
-  now(): number {
-    return Date.now() + this.#moved
-  }
-
-  /** Ms until the next thing is to be done. */
-  get left(): number {
-    return (this.#next?.at ?? Number.NaN) - this.now()
-  }
-
-  after(ms: number, act: () => void): () => void {
-    this.#next = { at: this.now() + ms, act }
-    return () => {
-      this.#next = undefined
-    }
-  }
-
-  move(ms: number): void {
-    this.#moved += ms
-    if (this.#next && this.#next.at <= this.now()) this.#next.act()
-  }
-}
 
 test('a certificate is renewed after two thirds of its life, short as that may be', { timeout: 60_000 }, async (t) => {
   const place = await prepare(t, { validity: 600 })

@@ -50,12 +50,14 @@ test('the firewall of doc/vps.md leads 80 and 443 to the server, and lets nothin
   await logged(await start(server, other), 'listener ready')
   await logged(await start(server, ['server', '--state', stage.path('server'), '--port', '925']), 'listening')
 
-  const curl = ['-q', '--silent', '--max-time', '2', '--output', '/dev/null', '--write-out', '%{http_code}']
-  const ask = (url: string): Promise<{ output: string }> =>
-    stage.run(programs.nsenter, [...inside(visitor), programs.curl, ...curl, '--insecure', url])
-  assert.equal((await ask(`http://${SERVER}/`)).output, '404')
-  assert.equal((await ask(`https://${SERVER}/`)).output, '404')
-  assert.equal((await ask(`http://${SERVER}:9999/`)).output, '000')
+  const curl = ['-q', '--silent', '--output', '/dev/null', '--write-out', '%{http_code}']
+  const ask = async (url: string, seconds: number): Promise<string> => {
+    const patience = ['--max-time', String(seconds), '--insecure']
+    return (await stage.run(programs.nsenter, [...inside(visitor), programs.curl, ...curl, ...patience, url])).output
+  }
+  assert.equal(await ask(`http://${SERVER}/`, 30), '404')
+  assert.equal(await ask(`https://${SERVER}/`, 30), '404')
+  assert.equal(await ask(`http://${SERVER}:9999/`, 2), '000')
 
   const url = `ws://${SERVER}/symport`
   await logged(await start(visitor, ['node', '--server', url, '--state', stage.path('node')]), 'connected')

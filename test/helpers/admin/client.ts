@@ -87,7 +87,11 @@ export async function serveAdmin(t: TestContext, options: Partial<AdminOptions> 
     ask: (method, path, asked) => ask(admin.socket ?? '', method, path, asked),
     async askTcp(method, path, asked = {}) {
       const token = (await folder.read('admin-token'))?.text.trim()
-      return await ask(admin.address ?? '', method, path, { headers: { authorization: `Bearer ${token}` }, ...asked })
+      const headers = { authorization: `Bearer ${token}` }
+      const answer = await ask(admin.address ?? '', method, path, { headers, ...asked })
+      // Whoever asks is told no more.
+      if (answer.status === 500) console.error(errors)
+      return answer
     },
   }
 }

@@ -1,10 +1,13 @@
 import { ProxyError } from '../../../lib/core/errors.ts'
+import type { WebFigures } from '../../../lib/domains/web-figures.ts'
 import type { HubEvent } from '../../../lib/hub/events.ts'
 import type {
   AddedNode,
   ConnectionStatus,
+  MappingChange,
   MappingRequest,
   MappingStatus,
+  NodeChange,
   NodeRequest,
   NodeStatus,
   Operations,
@@ -26,6 +29,8 @@ export class FakeOperations implements Operations {
   readonly secrets: Map<string, string> = new Map()
   address = '127.0.0.1:925'
   totals: Totals = NOTHING
+  certificates: ServerStatus['certificates'] = undefined
+  webFigures?: () => WebFigures
   /** Thrown by the next call of a change. */
   failure: Error | undefined
   /** Changes wait for this. */
@@ -39,6 +44,7 @@ export class FakeOperations implements Operations {
     return {
       version: '9.9.9',
       address: this.address,
+      ...(this.certificates ? { certificates: this.certificates } : {}),
       started: START,
       nodes: { enrolled: this.nodeList.filter((node) => node.enrolled).length, connected },
       mappings: { count: this.mappingList.length, ready },
@@ -51,12 +57,12 @@ export class FakeOperations implements Operations {
     return [...this.nodeList]
   }
 
-  async addNode({ id, secret, expires, grants }: NodeRequest): Promise<AddedNode> {
+  async addNode({ id, secret, expires, grants, limits }: NodeRequest): Promise<AddedNode> {
     await this.#change()
     if (this.nodeList.some((node) => node.id === id)) {
       throw new ProxyError('PROXY_ERR_EXISTS', `there is a node ${id} already`)
     }
-    this.nodeList.push({ ...someNode(id), created: START, expires, grants })
+    this.nodeList.push({ ...someNode(id), created: START, expires, grants, limits })
     return this.#secret(id, secret)
   }
 
@@ -76,6 +82,23 @@ export class FakeOperations implements Operations {
     return this.#secret(id, secret)
   }
 
+  readonly added: MappingRequest[] = []
+  /** What it was asked for, as it came. */
+  readonly changes: (NodeChange | MappingChange)[] = []
+
+  async changeNode(id: string, change: NodeChange): Promise<void> {
+    await this.#change()
+    this.#node(id)
+    this.changes.push(change)
+  }
+
+  async changeMapping(id: string, change: MappingChange): Promise<MappingStatus> {
+    await this.#change()
+    this.#mapping(id)
+    this.changes.push(change)
+    return this.mappingList.find((mapping) => mapping.id === id) ?? someMapping(id)
+  }
+
   async kickNode(id: string): Promise<number> {
     await this.#change()
     const count = this.nodeList[this.#node(id)]?.instances.length ?? 0
@@ -92,12 +115,16 @@ export class FakeOperations implements Operations {
     const { listen, forward, ...rest } = request
     if (listen === 'garbage') throw new ProxyError('PROXY_ERR_SPEC', 'bad endpoint "garbage"')
     const endpoint = (at: typeof listen) => (typeof at === 'string' ? { Domain: 'tcp', Addr: at } : at)
+    this.added.push(request)
+    const { basicAuth } = rest.http ?? {}
+    const http = basicAuth ? { http: { ...rest.http, basicAuth: Object.keys(basicAuth) } } : {}
     const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined))
     const mapping = {
       ...someMapping(`m${++this.#made}`),
       listen: endpoint(listen),
       forward: endpoint(forward),
       ...given,
+      ...http,
     }
     this.mappingList.push(mapping)
     return mapping

@@ -48,7 +48,7 @@ export async function attack(
     frame(Frame.open, id, openPayload(credit, { to }))
   let probe = 500_000
   const endsSomehow = async (expected: string): Promise<void> => {
-    const reason = await soon(raw.ended, `the end with ${expected}`, 5000)
+    const reason = await soon(raw.ended, `the end with ${expected}`, 20_000)
     assert.equal(reason.code, expected)
     await nothingLeft(raw.proxy)
   }

@@ -1,6 +1,7 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import type { Endpoint } from '../../../lib/core/index.ts'
+import { freePort } from '../system/net.ts'
 import { soon } from './strays.ts'
 
 /** A UDP program: what it got, in order, and from whom. */
@@ -59,7 +60,7 @@ function addressOf(at: Endpoint): { address: string; port: number } {
 
 /** A server on `address`, which answers nothing by itself; on any free port of 127.0.0.1 by default. */
 export async function datagramServer(at: { address?: string; port?: number } = {}): Promise<DatagramProgram> {
-  const { address = '127.0.0.1', port = 0 } = at
+  const { address = '127.0.0.1', port = await freePort() } = at
   const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4')
   socket.bind({ address, port })
   await once(socket, 'listening')

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { createServer, connect as netConnect, type Server, type Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import type { Endpoint } from '../../../lib/core/index.ts'
+import { freePort } from '../system/net.ts'
 
 /** A program that listens; it closes with all its connections. */
 export interface Program extends AsyncDisposable {
@@ -27,7 +28,8 @@ export async function program(onSocket: (socket: Socket) => void = () => {}, at 
     else waiting.push(socket)
   })
   const unix = at.startsWith('/')
-  server.listen(unix ? { path: at } : { port: 0, host: at })
+  // Tests count on it that nobody listens there once it is gone.
+  server.listen(unix ? { path: at } : { port: await freePort(), host: at })
   await once(server, 'listening')
   const address = server.address()
   const port = typeof address === 'object' && address ? address.port : 0

@@ -116,7 +116,7 @@ export function everyWay(
 ): void {
   for (const kind of options.links ?? LINKS) {
     for (const way of ['dialling', 'accepting'] as const) {
-      test(`${name} (${way} side asks, ${kind.name})`, { timeout: 10_000 }, async (t) => {
+      test(`${name} (${way} side asks, ${kind.name})`, { timeout: 60_000 }, async (t) => {
         const nearCode = codeDomain()
         const farCode = codeDomain()
         const near = { ...options.near, domains: [...(options.near?.domains ?? []), nearCode] }

@@ -18,7 +18,7 @@ export function watchForStrays(): void {
 }
 
 /** Looks again and again until it holds, for what no event tells; fails after `patience` ms. */
-export async function eventually(holds: () => boolean, what: string, patience = 2000): Promise<void> {
+export async function eventually(holds: () => boolean, what: string, patience = 10_000): Promise<void> {
   const until = performance.now() + patience
   while (!holds()) {
     assert.ok(performance.now() < until, what)
@@ -39,7 +39,7 @@ export async function nothingLeft(...proxies: Proxy[]): Promise<void> {
 }
 
 /** The promise, or a failure when it takes longer than `ms`. */
-export async function soon<T>(promise: Promise<T>, what: string, ms = 2000): Promise<T> {
+export async function soon<T>(promise: Promise<T>, what: string, ms = 10_000): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new assert.AssertionError({ message: `${what}: not within ${ms} ms` })), ms)

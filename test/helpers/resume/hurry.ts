@@ -11,7 +11,7 @@ export async function turns(count = 20): Promise<void> {
 }
 
 /** Looks each turn of the event loop until it holds, for what no event tells; fails after `patience` ms. */
-export async function until(holds: () => boolean, what: string, patience = 2000): Promise<void> {
+export async function until(holds: () => boolean, what: string, patience = 10_000): Promise<void> {
   const end = performance.now() + patience
   while (!holds()) {
     assert.ok(performance.now() < end, what)

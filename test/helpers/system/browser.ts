@@ -1,6 +1,6 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { WebSocket } from 'ws'
 import { type Child, cleanEnvironment } from './child.ts'
 import { eventually } from './net.ts'
@@ -15,6 +15,8 @@ export interface BrowserOptions {
   readonly hosts?: readonly string[]
   /** Certificates, in PEM, with which a server may be anybody. */
   readonly trusted?: readonly string[]
+  /** CAs that it believes as those of the system; `certutil` of NSS is the program that tells it so. */
+  readonly authorities?: { readonly certutil: string; readonly pems: readonly string[] }
 }
 
 interface Answer {
@@ -94,7 +96,8 @@ export class Browser {
     mkdirSync(home)
     // What it has started ends a moment after it, and may still write.
     stage.defer(() => rmSync(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }))
-    const { proxy, hosts = [], trusted = [] } = options
+    const { proxy, hosts = [], trusted = [], authorities } = options
+    if (authorities) await trust(stage, home, authorities)
     const flags = [
       ...['--headless', '--remote-debugging-port=0', `--user-data-dir=${home}/profile`, '--window-size=1000,800'],
       // Tests open nothing but pages of their own.
@@ -121,6 +124,23 @@ export class Browser {
     const page = new Page(this.#tools, String(sessionId))
     await page.open(url)
     return page
+  }
+}
+
+/** As a person would, for Chromium on Linux: in the database of NSS below the home folder. */
+async function trust(
+  stage: Stage,
+  home: string,
+  { certutil, pems }: NonNullable<BrowserOptions['authorities']>,
+): Promise<void> {
+  const folder = `${home}/.pki/nssdb`
+  mkdirSync(folder, { recursive: true })
+  const database = ['-d', `sql:${folder}`]
+  await stage.must(certutil, [...database, '-N', '--empty-password'])
+  for (const [i, pem] of pems.entries()) {
+    const file = `${home}/authority-${i}.pem`
+    writeFileSync(file, pem)
+    await stage.must(certutil, [...database, '-A', '-n', `authority ${i}`, '-t', 'C,,', '-i', file])
   }
 }
 

@@ -25,7 +25,7 @@ export interface Exit {
 
 /** The environment for a program under test: nothing of the test runner, and no secret of the person who runs it. */
 export function cleanEnvironment(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
-  const kept = Object.entries(process.env).filter(([name]) => !/^(NODE_|npm_|SYMPORT_|PG)/.test(name))
+  const kept = Object.entries(process.env).filter(([name]) => !/^(NODE_|TEST_|npm_|SYMPORT_|PG)/.test(name))
   return { ...Object.fromEntries(kept), LC_ALL: 'C', ...more }
 }
 

@@ -2,35 +2,64 @@ import { createHash, randomBytes, randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { closeSync, createReadStream, openSync, writeSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
-import { type AddressInfo, connect, createServer } from 'node:net'
+import { type AddressInfo, connect, createServer, type Server } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Stage } from './stage.ts'
 
-const given = new Set<number>()
+/** Ports below those that the system gives away itself, in slices; a process has a slice by holding its first port. */
+const [FIRST, SLICE, SLICES] = [12_000, 400, 50]
 
-/**
- * A port that nobody holds, for programs that cannot be given port 0. Not one of those that the system takes for outgoing
- * connections (from 32,768 on): of these another test may have one the next moment.
- */
-export async function freePort(): Promise<number> {
-  for (;;) {
-    const port = randomInt(12_000, 32_000)
-    if (given.has(port) || !(await isFree(port))) continue
-    given.add(port)
-    return port
+/** The slice of this process, and how many of its ports were given. */
+class Ports {
+  #first: Promise<number> | undefined
+  #given = 0
+
+  async next(): Promise<number> {
+    this.#first ??= this.#take()
+    const first = await this.#first
+    for (;;) {
+      const port = first + 1 + (this.#given++ % (SLICE - 1))
+      if (await isFree(port)) return port
+    }
+  }
+
+  async #take(): Promise<number> {
+    for (let slice = randomInt(SLICES); ; slice = (slice + 1) % SLICES) {
+      const port = FIRST + slice * SLICE
+      const held = await holds(port)
+      held?.unref()
+      if (held) return port
+    }
   }
 }
 
+const ports = new Ports()
+
+/**
+ * A port that nobody holds, for programs that cannot be given port 0, and for what is to be gone later: neither the
+ * system nor another process of the tests gives it to anybody, while the port of a server that was closed may be
+ * another's in a moment, or that of the very connection that is made to it.
+ */
+export function freePort(): Promise<number> {
+  return ports.next()
+}
+
 async function isFree(port: number): Promise<boolean> {
-  const server = createServer()
+  const server = await holds(port)
+  if (!server) return false
+  server.close()
+  await once(server, 'close')
+  return true
+}
+
+async function holds(port: number): Promise<Server | undefined> {
+  const server = createServer((socket) => socket.destroy())
   try {
     server.listen(port, '127.0.0.1')
     await once(server, 'listening')
-    server.close()
-    await once(server, 'close')
-    return true
+    return server
   } catch {
-    return false
+    return undefined
   }
 }
 

@@ -12,6 +12,10 @@ export interface PebbleOptions {
   readonly tlsPort: number
   /** How long its certificates are good, in seconds. Default: 90 days. */
   readonly validity?: number
+  /** Whom it asks for names, on this machine. Default: a server of its own, as `point` says. */
+  readonly dns?: number
+  /** Keys of accounts by their ids: it makes accounts for nobody else. */
+  readonly accounts?: Readonly<Record<string, string>>
   /** Of a hundred nonces, how many it does not take. Default 5. */
   readonly badNonces?: number
 }
@@ -40,8 +44,9 @@ export class Pebble {
   }
 
   static async start(stage: Stage, options: PebbleOptions): Promise<Pebble> {
-    const { programs, httpPort, tlsPort, validity = 90 * 86_400, badNonces = 5 } = options
-    const [port, management, dns, names] = await Promise.all([freePort(), freePort(), freePort(), freePort()])
+    const { programs, httpPort, tlsPort, accounts, validity = 90 * 86_400, badNonces = 5 } = options
+    const [port, management, dns] = await Promise.all([freePort(), freePort(), freePort()])
+    const names = options.dns ?? (await freePort())
     const ca = await Identity.make("Pebble's own", { names: ['localhost', '127.0.0.1'] })
     const [file, config] = [stage.path('pebble-ca.pem'), stage.path('pebble.json')]
     writeFileSync(file, ca.cert)
@@ -52,12 +57,15 @@ export class Pebble {
       certificate: file,
       privateKey: stage.path('pebble-key.pem'),
       ...{ httpPort, tlsPort, ocspResponderURL: '', certificateValidityPeriod: validity },
+      ...(accounts ? { externalAccountBindingRequired: true, externalAccountMACKeys: accounts } : {}),
     }
     writeFileSync(config, JSON.stringify({ pebble }))
-    await stage.start(programs['pebble-challtestsrv'], [
-      ...['-dns01', `127.0.0.1:${names}`, '-management', `127.0.0.1:${dns}`, '-defaultIPv6', ''],
-      ...['-http01', '', '-https01', '', '-tlsalpn01', ''],
-    ])
+    if (options.dns === undefined) {
+      await stage.start(programs['pebble-challtestsrv'], [
+        ...['-dns01', `127.0.0.1:${names}`, '-management', `127.0.0.1:${dns}`, '-defaultIPv6', ''],
+        ...['-http01', '', '-https01', '', '-tlsalpn01', ''],
+      ])
+    }
     const env = cleanEnvironment({
       PEBBLE_VA_NOSLEEP: '1',
       PEBBLE_AUTHZREUSE: '0',
@@ -66,13 +74,18 @@ export class Pebble {
     const child = await stage.start(programs.pebble, ['-config', config, '-dnsserver', `127.0.0.1:${names}`], { env })
     const started = new Pebble(child, { ca, file, port, management, dns })
     await eventually(() => started.root())
-    await eventually(() => started.point('nobody.example.com', '127.0.0.1'))
+    if (options.dns === undefined) await eventually(() => started.point('nobody.example.com', '127.0.0.1'))
     return started
   }
 
   /** The flags with which a server asks it. */
   get flags(): string[] {
     return ['--acme-email', 'admin@example.com', '--acme-directory', this.directory, '--acme-ca', this.ca]
+  }
+
+  /** Where names and records are set: `/set-txt` takes `{host, value}`. */
+  get names(): string {
+    return `http://127.0.0.1:${this.#dns}`
   }
 
   /** The root that it signs with, in PEM. */

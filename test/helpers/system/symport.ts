@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { keptScrypt } from '../core/kept-scrypt.ts'
 import { type Child, cleanEnvironment } from './child.ts'
 import type { Stage } from './stage.ts'
 
@@ -52,7 +53,7 @@ export function parseAddress(text: unknown): Address {
 /** An environment in which symport keeps everything below the stage's folder. */
 export function symportEnvironment(stage: Stage, more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
   mkdirSync(stage.path('home'), { recursive: true })
-  return cleanEnvironment({ HOME: stage.path('home'), XDG_STATE_HOME: stage.path('home'), ...more })
+  return cleanEnvironment({ HOME: stage.path('home'), XDG_STATE_HOME: stage.path('home'), ...keptScrypt(), ...more })
 }
 
 /** Starts `symport COMMAND ...` as a process of its own. */

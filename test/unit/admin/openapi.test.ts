@@ -40,7 +40,10 @@ const document = v.strictObject({
     schemas: v.strictObject({}),
   }),
   security: v.array(v.strictObject({ token: v.array(v.string()) })),
-  paths: v.record(v.pipe(v.string(), v.startsWith('/')), v.record(v.picklist(['get', 'post', 'delete']), operation)),
+  paths: v.record(
+    v.pipe(v.string(), v.startsWith('/')),
+    v.record(v.picklist(['get', 'post', 'patch', 'delete']), operation),
+  ),
 })
 
 test('the document is OpenAPI 3.1, and every route is in it', async (t) => {
@@ -57,7 +60,7 @@ test('the document is OpenAPI 3.1, and every route is in it', async (t) => {
     (url) => `GET ${url}`,
   )
   assert.deepEqual(listed.sort(), [...expected, ...others].sort())
-  assert.equal(expected.length, 19)
+  assert.equal(expected.length, 27)
 
   // Every parameter in a path is described, and every route in the document is one that answers.
   for (const [path, methods] of Object.entries(paths)) {
@@ -85,6 +88,8 @@ test('what is described is what is asked and answered', async (t) => {
     'enabled',
     'forward',
     'health',
+    'http',
+    'limits',
     'listen',
     'nodes',
     'note',

@@ -10,6 +10,7 @@ test('what is asked for survives being written and read', () => {
     { kind: 'http', base: '/' },
     { kind: 'http', name: 'checkout', base: '/app/', use: 'x_-1' },
     { kind: 'http', base: '/a%20b%26c=d/' },
+    { kind: 'tls', name: 'db', base: '/', use: 'x' },
     { kind: 'tcp', base: '/', port: 9000 },
     { kind: 'udp', base: '/', use: 'a' },
   ] as const) {
@@ -47,6 +48,7 @@ test('a name in another script is told how it is written', () => {
 test('garbage in the place of an address is an error of one line', () => {
   const addresses = [
     ...['', 'ftp', 'HTTP', 'http?name', 'http?name=', 'http?x=1', 'http?name=a&name=b', 'http?port=80'],
+    ...['tls?base=/x/', 'tls?port=443', 'tls?name=a.b'],
     ...['tcp?name=a', 'tcp?port=', 'tcp?port=0', 'tcp?port=65536', 'tcp?port=08', 'tcp?port=1e3', 'udp?base=/x'],
     ...[
       'http?base=/a/../b',

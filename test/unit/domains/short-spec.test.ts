@@ -8,8 +8,10 @@ import { formatSpec, type Spec } from '../../../lib/domains/spec.ts'
 import { DOMAINS } from '../../../lib/domains/table.ts'
 
 const OWN = ['tcp', 'udp', 'unix', 'socks5', 'http', 'mixed', 'tls']
-const domains: KnownDomain[] = DOMAINS.filter((one) => typeof one === 'object' && OWN.includes(one.name)).map((one) =>
-  typeof one === 'object' && one.name === 'http' ? { ...one, dial: undefined } : one,
+/** What this side has only one half of. */
+const HALF: Readonly<Record<string, object>> = { http: { dial: undefined }, tls: { listen: undefined } }
+const domains: KnownDomain[] = DOMAINS.flatMap((one) =>
+  typeof one === 'object' && OWN.includes(one.name) ? [{ ...one, ...HALF[one.name] }] : [],
 )
 const context = { domains }
 

@@ -30,6 +30,32 @@ test('https has 443 where there is no port', () => {
   assert.throws(() => https('x.com/a'), { code: 'PROXY_ERR_ADDRESS', message: /no path/ })
 })
 
+test('what is listened on is a name, in one form', () => {
+  const name = (Addr: string): string => readTls({ Domain: 'tls', Addr }, 'listen').Addr
+  for (const [addr, normal] of [
+    ['DB.Example.com', 'db.example.com'],
+    ['db.example.com.', 'db.example.com'],
+    ['*.Example.com', '*.example.com'],
+    ['localhost', 'localhost'],
+    ['b\u00fccher.example', 'xn--bcher-kva.example'],
+  ] as const) {
+    assert.equal(name(addr), normal)
+    assert.equal(name(normal), normal)
+  }
+  for (const [addr, why] of [
+    ['', /names no host/],
+    ['db.example.com:443', /has a port/],
+    ['db.example.com/', /no path/],
+    ['db.example.com?ca=x', /no path/],
+    ['192.0.2.1', /is an address/],
+    ['[2001:db8::1]', /is an address/],
+    ['*', /not a host/],
+    ['x.*.com', /not a host/],
+  ] as const) {
+    assert.throws(() => name(addr), { code: 'PROXY_ERR_ADDRESS', message: why }, addr)
+  }
+})
+
 test('what is none says what is wrong', () => {
   for (const [addr, why] of [
     ['x.com', /port/],

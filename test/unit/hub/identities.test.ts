@@ -336,7 +336,7 @@ test('a node may do what it was granted beside what all may, and hears the words
 test("a node may have the web names that it was granted, and never what is the server's own", async (t) => {
   using _scrypt = cheapScrypt()
   const { folder } = await bench(t)
-  const ownNames = { paths: ['/symport'], host: 'own.example.com' }
+  const ownNames = { paths: ['/symport'], hosts: ['own.example.com'] }
   const open = (): Promise<Identities> => Identities.open(folder, { serverKey: async () => SERVER_KEY, ownNames })
   const identities = await open()
   await identities.addMany([

@@ -85,6 +85,8 @@ test('what is left out has its default', () => {
     enabled: true,
     wait: undefined,
     health: { interval: 10_000, timeout: 5000 },
+    limits: undefined,
+    http: undefined,
   })
 })
 

@@ -7,6 +7,7 @@ import test, { type TestContext } from 'node:test'
 import type { Endpoint, ListenContext, Listener } from '../../../lib/core/index.ts'
 import { ProxyError } from '../../../lib/core/index.ts'
 import { tcp } from '../../../lib/domains/tcp.ts'
+import { createTlsNames } from '../../../lib/domains/tls-names.ts'
 import { createWeb, type Web } from '../../../lib/domains/web.ts'
 import { parseWeb } from '../../../lib/domains/web-address.ts'
 import type { Registrant } from '../../../lib/hub/claims.ts'
@@ -44,7 +45,8 @@ async function bench(t: TestContext, { names, allowPorts, ...options }: Settings
   const path = await mkdtemp(join(tmpdir(), 'symport-names-'))
   t.after(() => rm(path, { recursive: true, force: true }))
   const folder = new StateFolder(path)
-  const web = createWeb()
+  const tls = createTlsNames({ isWeb: (host) => web.hasHost(host) })
+  const web: Web = createWeb({ isTls: tls.has })
   const ranges = allowPorts === undefined ? [] : parsePortRanges(allowPorts)
   const domain = 'domain' in options ? options.domain : DOMAIN
   const patterns = (names ?? (domain === undefined ? [] : [`*.${domain}`])).map((text) =>
@@ -54,8 +56,8 @@ async function bench(t: TestContext, { names, allowPorts, ...options }: Settings
   const policy = createPolicy({ dial: 'none', listenPorts: ranges, names: { patterns, read: parseWeb, own } })
   const open = (): Promise<Publisher> =>
     Publisher.open(folder, {
-      ...{ domains: [...web.domains, tcp()], bind: '127.0.0.1', ports: () => ranges },
-      placeOf: () => ({ scheme: 'https', port: 443 }),
+      ...{ domains: [...web.domains, tls.domain, tcp()], bind: '127.0.0.1', ports: () => ranges },
+      placeOf: (_host, isTls) => (isTls ? { scheme: 'tls', port: 8443 } : { scheme: 'https', port: 443 }),
       ...options,
       domain,
     })
@@ -110,10 +112,10 @@ test("a name is its first owner's, also while that is away and after a restart, 
       await assert.rejects(ask(node('b'), at), TAKEN)
       await assert.rejects(ask(node(undefined), at), TAKEN)
     }
-    for (const Domain of ['web', 'ws']) {
+    for (const Domain of ['web', 'ws', 'tls']) {
       for (const Addr of [
         'checkout.example.com',
-        'checkout.example.com/path',
+        ...(Domain === 'tls' ? [] : ['checkout.example.com/path']),
         'a.checkout.example.com',
         '*.checkout.example.com',
       ]) {
@@ -124,6 +126,38 @@ test("a name is its first owner's, also while that is away and after a restart, 
     await made.again()
   }
   await (await ask(node('a'), { Domain: 'web', Addr: 'a.checkout.example.com' })).close()
+})
+
+test('a name of TLS that ends at the target is given like one of the web, and never both', async (t) => {
+  const { ask } = await bench(t)
+  const listener = await ask(node('a'), 'tls?name=db')
+  assert.deepEqual(listener.bound, { Domain: 'tls', Addr: 'db.example.com:8443' })
+  await assert.rejects(ask(node('a'), 'tls?name=db'), { ...TAKEN, message: /is in use already$/ })
+  await assert.rejects(ask(node('a'), 'http?name=db'), TAKEN)
+  for (const at of ['http?name=db', 'tls?name=db', { Domain: 'tls', Addr: 'x.db.example.com' }]) {
+    await assert.rejects(ask(node('b'), at), { ...TAKEN, message: /belongs to another node/ })
+  }
+  await ask(node('a'), { Domain: 'tls', Addr: '*.db.example.com' })
+  await listener.close()
+  await ask(node('a'), 'http?name=db')
+  await assert.rejects(ask(node('a'), 'tls?name=db'), TAKEN)
+  await assert.rejects(ask(node('a'), 'tls?name=www'), DENIED)
+  assert.match((await ask(node('a'), 'tls')).bound.Addr, /^[a-z2-9]{8}\.example\.com:8443$/)
+})
+
+test('a name of TLS that is granted to another node is taken from who has it', async (t) => {
+  const { identities, grant } = granting()
+  const { ask } = await bench(t, { identities })
+  const closed: string[] = []
+  await ask({ ...node('a'), close: () => void closed.push('db') }, { Domain: 'tls', Addr: 'db.example.com' })
+  await grant('db.example.com')
+  assert.deepEqual(closed, ['db'])
+})
+
+test('without a domain there are no names of TLS', async (t) => {
+  const { ask } = await bench(t, { domain: undefined, allowPorts: '41000-41900', names: ['*'] })
+  await assert.rejects(ask(node('a'), 'tls?name=db'), { ...DENIED, message: /no domain/ })
+  await assert.rejects(ask(node('a'), 'tls'), { ...DENIED, message: /no domain/ })
 })
 
 test('of two that ask at once one has the name', async (t) => {
@@ -166,8 +200,10 @@ test('nobody gets the domain itself, all below it, or what is taken for its own'
     await assert.rejects(ask(node('a'), `http?name=${name}`), DENIED, name)
     await assert.rejects(ask(node('a'), { Domain: 'web', Addr: `x.${name}.example.com` }), DENIED, name)
   }
-  for (const Addr of ['example.com', '*.example.com', '', '/', '_dmarc.example.com', 'xn--a.example.com']) {
-    await assert.rejects(ask(node('a'), { Domain: 'web', Addr }), DENIED, Addr)
+  for (const Domain of ['web', 'tls']) {
+    for (const Addr of ['example.com', '*.example.com', '', '/', '_dmarc.example.com', 'xn--a.example.com']) {
+      await assert.rejects(ask(node('a'), { Domain, Addr }), DENIED, Addr)
+    }
   }
   // A name that only ends like it is somebody else's matter.
   await assert.rejects(ask(node('a'), { Domain: 'web', Addr: 'badexample.com' }), DENIED)

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
 import test, { type TestContext } from 'node:test'
 import type { ProxyError } from '../../../lib/core/index.ts'
@@ -51,6 +52,7 @@ test('what nobody has heard of has carried nothing', async (t) => {
     firstConnected: undefined,
     lastConnected: undefined,
     totals: NOTHING,
+    quotaUsed: 0,
   })
   const { connected, reconnects, resumes, totals, instances, firstConnected } = statistics.node('x')
   assert.deepEqual([connected, reconnects, resumes, totals, instances], [false, 0, 0, NOTHING, []])
@@ -306,4 +308,48 @@ test('a timer that waits does not keep a process alive, and after close nothing 
   await statistics.close()
   statistics.connected(peerOf(await serverSide(t), 'a'))
   assert.equal(statistics.node('a').connected, false)
+})
+
+test('bytes are counted by the calendar month, over a restart, and however the clock is set', async (t) => {
+  const folder = await stateFolderOf(t)
+  let now = Date.parse('2026-11-30T23:59:00Z')
+  const clock = { now: () => now }
+  const first = await Statistics.open(folder, clock)
+  const peer = peerOf(await serverSide(t), 'a')
+  first.connected(peer)
+  const sub = await peer.proxy.dial({ Domain: 'echo', Addr: '' })
+  first.opened(sub, { mapping: '1', peer })
+  const carry = async (bytes: number): Promise<void> => {
+    sub.write(Buffer.alloc(bytes))
+    for (let back = 0; back < bytes; ) back += ((await once(sub, 'data')) as [Buffer])[0].length
+  }
+  await carry(1000)
+  assert.deepEqual([first.ofMapping('1'), first.ofNode('a', false)], [2000, 2000])
+  now += 120_000
+  assert.equal(first.ofMapping('1'), 0, 'a new month')
+  await carry(100)
+  assert.equal(first.mapping('1').quotaUsed, 200)
+  now -= 120_000
+  assert.equal(first.ofMapping('1'), 200, 'a clock that is set back a little begins no month')
+  now += 240_000
+  assert.equal(first.node('a').quotaUsed, 200)
+  assert.equal(first.mapping('1').totals.bytesIn, 1100, 'sums go on')
+  await first.close()
+
+  await using second = await Statistics.open(folder, clock)
+  assert.deepEqual([second.ofMapping('1'), second.ofNode('a', false)], [200, 200])
+  now = Date.parse('2027-01-01T00:00:00Z')
+  assert.equal(second.ofMapping('1'), 0)
+  assert.equal(second.ofMapping('none'), 0)
+})
+
+test('of a file without months nobody knows what was of this one', async (t) => {
+  const folder = await stateFolderOf(t)
+  const sums = { bytesIn: 5, bytesOut: 5, connections: 1 }
+  const entry = { id: '1', first: 1, last: 1, ...sums }
+  const value = { total: sums, enrolled: [], others: [], mappings: [entry] }
+  await folder.write(FILE, JSON.stringify({ version: 1, value }))
+  await using statistics = await Statistics.open(folder)
+  assert.equal(statistics.mapping('1').totals.bytesIn, 5)
+  assert.equal(statistics.ofMapping('1'), 0)
 })

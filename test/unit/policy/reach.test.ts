@@ -243,17 +243,19 @@ test('loopback is loopback however it is written, by whatever dials', { timeout:
         const to = { Domain, Addr: `${host}:${address.port}` }
         // Not every system knows all of these forms, and not every domain takes all of them.
         const refused = { code: /^PROXY_ERR_(DIAL_DENIED|DIAL_FAILED|ADDRESS)$/ }
-        await assert.rejects(domains.dial(to, true, AbortSignal.timeout(5000)), refused, `${Domain} ${host}`)
+        await assert.rejects(
+          domains.dial(to, true, { signal: AbortSignal.timeout(5000) }),
+          refused,
+          `${Domain} ${host}`,
+        )
       }
     }
   }
   assert.deepEqual(reached, [])
   const local = new Domains([tcp()], wspPolicy({ allow: [parsePattern('127.0.0.0/8:*')], names: NAMES }))
-  const dialled = await local.dial(
-    { Domain: 'tcp', Addr: `127.0.0.1:${address.port}` },
-    true,
-    AbortSignal.timeout(5000),
-  )
+  const dialled = await local.dial({ Domain: 'tcp', Addr: `127.0.0.1:${address.port}` }, true, {
+    signal: AbortSignal.timeout(5000),
+  })
   dialled.destroy()
 })
 
@@ -284,7 +286,7 @@ test("a * in allow does not cover what is only the server's own, and what says i
 })
 
 test('such nodes take web names, and no ports unless the operator says so', () => {
-  const policy = wspPolicy({ names: { ...NAMES, own: { paths: ['/ws'], host: 'wsp.example.com' } } })
+  const policy = wspPolicy({ names: { ...NAMES, own: { paths: ['/ws'], hosts: ['wsp.example.com'] } } })
   policy.listen({ Domain: 'web', Addr: '/api' })
   policy.listen({ Domain: 'ws', Addr: 'vnc.example.com' })
   for (const [Domain, Addr] of [

@@ -282,6 +282,44 @@ describe('given files', () => {
     assert.match(leaf.subject, /CN=two/)
   })
 
+  test('an expired one that is put in its place is told once', async (t) => {
+    const old = await ca.issue('old', { from: -3, to: -2 })
+    const path = folder(t)
+    const at = files(path, one)
+    const warnings: string[] = []
+    const certificates = await load(t, path, { ...at, onWarning: (text) => warnings.push(text) })
+    files(path, old)
+    assert.equal(await certificates.reload(), true)
+    for (let i = 0; i < 3; i++) assert.equal(await certificates.reload(), false)
+    writeFileSync(at.cert, 'no certificate')
+    for (let i = 0; i < 3; i++) assert.equal(await certificates.reload(), false)
+    assert.equal(warnings.length, 2)
+    assert.match(warnings[0] ?? '', /has expired/)
+    assert.match(
+      warnings[1] ?? '',
+      /^there is no certificate in PEM \(--cert .*\); the certificate from before stays in use$/,
+    )
+  })
+
+  test('given ones are told with their beginning and end, and what is wrong with the files now', async (t) => {
+    const path = folder(t)
+    const at = files(path, one)
+    const certificates = await load(t, path, at)
+    const [told] = certificates.list()
+    const leaf = new X509Certificate(one.cert)
+    const life = { begins: new Date(leaf.validFrom), ends: new Date(leaf.validTo) }
+    assert.deepEqual(certificates.list(), [{ name: '127.0.0.1', ...life }])
+    rmSync(at.key)
+    await certificates.reload()
+    const [broken] = certificates.list()
+    assert.deepEqual({ ...broken, problem: undefined }, { ...told, problem: undefined })
+    assert.match(broken?.problem ?? '', /^--key: cannot read .*: there is no such file$/)
+    files(path, one)
+    assert.equal(await certificates.reload(), true)
+    assert.deepEqual(certificates.list(), [told])
+    assert.deepEqual((await load(t, folder(t), {})).list(), [], 'nobody has to look after those of its own CA')
+  })
+
   test('bad new files change nothing, and are told once', async (t) => {
     const path = folder(t)
     const at = files(path, one)

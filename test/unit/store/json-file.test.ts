@@ -124,3 +124,14 @@ test('a file of a newer version is not called damaged: nobody should delete it',
   const message = `${path} is of a newer version of symport: run that one, or use another state folder`
   await assert.rejects(open(folder), { code: 'PROXY_ERR_STATE', message })
 })
+
+test('what could not be read again is not written', async (t) => {
+  const folder = await folderOf(t)
+  const file = await JsonFile.open(folder, 'text.json', v.string(), '')
+  await file.change('small')
+  const refused = { code: 'PROXY_ERR_STATE', message: /text\.json would be larger than 64 MiB/ }
+  await assert.rejects(file.change('x'.repeat(64 * 1024 * 1024)), refused)
+  assert.equal(file.value, 'small')
+  await file.change('other')
+  assert.equal((await JsonFile.open(folder, 'text.json', v.string(), '')).value, 'other')
+})

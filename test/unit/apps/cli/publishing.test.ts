@@ -145,3 +145,18 @@ test('a domain is a name, or the URL at which visitors find it', () => {
     assert.throws(() => parseDomain(text), { code: 'PROXY_ERR_USAGE' }, text)
   }
 })
+
+test('whose word about visitors is true is told by where it is: at the web port, or at a port of its own', () => {
+  const [log, target] = [pino({ level: 'silent' }), { name: 'x' }]
+  const published = new Published({ target, host: 'x', json: true, onTerminal: false, write: () => {}, log })
+  const spec = { Listen: { Domain: 'public', Addr: 'http' }, Forward: { Domain: 'tcp', Addr: 'x:1' } }
+  assert.equal(published.isNamed, false)
+  for (const [Addr, expected] of [
+    ['k7.example.localhost', true],
+    [':9000', false],
+    ['k7.example.localhost:925', true],
+  ] as const) {
+    published.onEvent({ type: 'listener-ready', spec, bound: { Domain: 'http', Addr }, at: 'here' })
+    assert.equal(published.isNamed, expected, Addr)
+  }
+})

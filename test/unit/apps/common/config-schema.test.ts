@@ -116,7 +116,7 @@ describe('doc/config.md', () => {
 
   test('has files that are good', async () => {
     const blocks = [...page.matchAll(/```(toml|json)\n(.*?)```/gs)]
-    assert.equal(blocks.length, 4)
+    assert.equal(blocks.length, 5)
     for (const [, kind, text = ''] of blocks) {
       const raw = await parseConfigText(text, `x.${kind}`)
       assert.deepEqual(checkFile(raw).problems, [])

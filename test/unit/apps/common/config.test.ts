@@ -381,7 +381,7 @@ describe('what is wrong with a file', () => {
       'balance: write true or false, without quotes',
       'buffers.held: at least 1024KiB',
       'buffers.kept: at least 64KiB',
-      'buffers.window: write a size: "64MiB", "512KiB" or a number of bytes',
+      'buffers.window: "1XiB" has a unit that is not known: did you mean 1KiB?',
       'drain-timeout: write a time with its unit, in quotes: "30s", "2m" or "500ms"',
       'http.real-ip-header: "a b" is not a header\'s name',
       'http.trusted-proxies: it is missing: http.proxy-protocol needs it',

@@ -6,7 +6,7 @@ const values = (given: Partial<AllowValues> = {}): AllowValues => {
   return { allow: [], 'allow-ports': undefined, 'allow-names': [], ...given }
 }
 const OURS = { own: { paths: ['/symport'] }, wsp: undefined }
-const WSP = { own: { paths: ['/symport'], host: 'wsp.example.com' }, wsp: {} }
+const WSP = { own: { paths: ['/symport'], hosts: ['wsp.example.com'] }, wsp: {} }
 const tcp = (Addr: string) => ({ Domain: 'tcp', Addr })
 const web = (Addr: string) => ({ Domain: 'web', Addr })
 const LISTEN = { code: 'PROXY_ERR_LISTEN_DENIED' }

@@ -1,0 +1,177 @@
+/** What stands in the place of a secret, whose name is given. */
+export type Mask = (name: string) => string
+
+export const MASK = '***'
+
+const plain: Mask = () => MASK
+
+/** Words of a name that say that what it names is nobody else's business. */
+const SECRET_WORDS: ReadonlySet<string> = new Set([
+  ...['password', 'passwd', 'passphrase', 'passcode', 'pass', 'pwd', 'pin', 'otp', 'totp'],
+  ...['secret', 'secrets', 'token', 'tokens', 'jwt', 'key', 'keys', 'apikey', 'credential', 'credentials'],
+  ...['auth', 'authorization', 'assertion', 'cookie', 'cookies', 'csrf', 'xsrf', 'session', 'sessionid', 'sid'],
+])
+/** In what is written as one word. */
+const SECRET_PARTS = /passw|passphrase|secret|token|apikey|accesskey|privatekey|credential|sessionid|authorization/
+/** A signature in a URL is all that is needed to use it; of a message it proves who sent it, and no more. */
+const SECRET_IN_URL: ReadonlySet<string> = new Set(['signature', 'sig', 'code'])
+/** Headers whose names sound like secrets. */
+const OPEN_HEADERS: ReadonlySet<string> = new Set(['idempotency-key', 'sec-websocket-key', 'surrogate-key'])
+const URL_HEADERS: ReadonlySet<string> = new Set(['referer', 'location', 'content-location'])
+const LONGEST_NAME = 200
+
+/** Whether a field with this name holds a secret: `access_token`, `apiKey`, `user[password]`. */
+export function isSecretName(name: string): boolean {
+  if (name.length > LONGEST_NAME) return true
+  const words = name
+    .replace(/([a-z0-9])([A-Z])/g, '$1 $2')
+    .toLowerCase()
+    .split(/[^a-z0-9]+/)
+  return words.some((word) => SECRET_WORDS.has(word)) || SECRET_PARTS.test(words.join(''))
+}
+
+/** Names and values as they are sent, less the secrets. */
+export function maskHeaders(list: readonly string[], mask: Mask = plain): string[] {
+  return list.map((text, i) => (i % 2 === 0 ? text : maskHeader(list[i - 1] ?? '', text, mask)))
+}
+
+/** `Bearer ***`, `sid=***; theme=***`, `sid=***; Path=/`. */
+export function maskHeader(name: string, value: string, mask: Mask = plain): string {
+  const plainName = name.toLowerCase()
+  if (URL_HEADERS.has(plainName)) return maskUrl(value, mask)
+  if (plainName === 'cookie') return maskPairs(value, /;/, mask)
+  if (plainName === 'set-cookie') {
+    const [, pair = '', attributes = ''] = /^([^;]*)(.*)$/s.exec(value) ?? []
+    return `${maskPairs(pair, /;/, mask)}${attributes}`
+  }
+  if (OPEN_HEADERS.has(plainName) || !isSecretName(plainName)) return value
+  const [, scheme] = (plainName.endsWith('authorization') && /^([a-z][a-z0-9-]{0,30}) +\S/i.exec(value)) || []
+  return scheme === undefined ? mask(name) : `${scheme} ${mask(name)}`
+}
+
+/** The secrets of a query, and of who is in front of the host. What is in the path stays. */
+export function maskUrl(url: string, mask: Mask = plain): string {
+  const [, place = '', query, fragment = ''] = /^([^?#]*)(?:\?([^#]*))?(.*)$/s.exec(url) ?? []
+  const safe = place.replace(/^([a-z][a-z0-9+.-]*:)?\/\/[^/@]*@/i, (_, scheme = '') => `${scheme}//${mask('user')}@`)
+  const shown = query === undefined ? '' : `?${maskForm(query, mask, SECRET_IN_URL)}`
+  return `${safe}${shown}${fragment === '' ? '' : `#${maskForm(fragment.slice(1), mask, SECRET_IN_URL)}`}`
+}
+
+/** `a=1&password=***`, of a form or a query. */
+export function maskForm(text: string, mask: Mask = plain, more: ReadonlySet<string> = new Set()): string {
+  return text.replace(/[^&;]+/g, (pair) => {
+    const at = pair.indexOf('=')
+    if (at < 0 || at === pair.length - 1) return pair
+    const name = decoded(pair.slice(0, at))
+    const isSecret = isSecretName(name) || more.has(name.toLowerCase().replace(/^x-[a-z]+-/, ''))
+    return isSecret ? `${pair.slice(0, at)}=${mask(name)}` : pair
+  })
+}
+
+/** JSON with its form kept, also where it ends in the middle. All that lies below a secret name is one. */
+export function maskJson(text: string, mask: Mask = plain): string {
+  return new JsonMask(mask).read(text)
+}
+
+/** The parts of `multipart/form-data` (RFC 7578), as the characters of its bytes. */
+export function maskMultipart(text: string, boundary: string, mask: Mask = plain): string {
+  const parts = text.split(`--${boundary}`)
+  return parts
+    .map((part) => {
+      const [, head = '', body = ''] = /^(\r\n.*?\r\n\r\n)(.*)$/s.exec(part) ?? []
+      const name = /^content-disposition:[^\r\n]*[;\s]name="?([^"\r\n;]*)/im.exec(head)?.[1]
+      if (name === undefined || !isSecretName(name)) return part
+      return `${head}${mask(name)}${body.endsWith('\r\n') ? '\r\n' : ''}`
+    })
+    .join(`--${boundary}`)
+}
+
+/** A body with the fields masked that a type of its kind has. Text of other kinds stays as it is. */
+export function maskBody(text: string, type: string, mask: Mask = plain): string {
+  const kind = type.replace(/;.*$/s, '').trim().toLowerCase()
+  if (kind === 'application/x-www-form-urlencoded') return maskForm(text, mask)
+  const boundary = /;\s*boundary=(?:"([^"]{1,200})"|([^\s;"]{1,200}))/i.exec(type)
+  if (kind.startsWith('multipart/') && boundary) return maskMultipart(text, boundary[1] ?? boundary[2] ?? '', mask)
+  // Many send one of these and call it something else.
+  if (/[/+]json$/.test(kind) || /^\s*[[{]/.test(text)) return maskJson(text, mask)
+  return (kind === '' || kind === 'text/plain') && /^[^\s=&]{1,200}=/.test(text) ? maskForm(text, mask) : text
+}
+
+function maskPairs(text: string, between: RegExp, mask: Mask): string {
+  return text
+    .split(between)
+    .map((pair) => {
+      const [, space = '', name = '', value] = /^(\s*)([^=]*)(?:=(.*))?$/s.exec(pair) ?? []
+      if (value === undefined) return name === '' ? pair : `${space}${mask('cookie')}`
+      return `${space}${name}=${mask(name)}`
+    })
+    .join(';')
+}
+
+function decoded(name: string): string {
+  try {
+    return decodeURIComponent(name.replaceAll('+', ' '))
+  } catch {
+    return name
+  }
+}
+
+/** Reads tokens, and knows of each value under which name it lies. */
+class JsonMask {
+  readonly #mask: Mask
+  /** Of each list or object that is open: whether it is an object, and the secret name above it. */
+  readonly #open: { readonly isObject: boolean; readonly secret: string | undefined }[] = []
+  #isKey = false
+  #key: string | undefined
+
+  constructor(mask: Mask) {
+    this.#mask = mask
+  }
+
+  read(text: string): string {
+    return text.replace(/"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?$)|[[\]{}:,]|[^\s[\]{}:,"]+/gs, (token) => this.#token(token))
+  }
+
+  #token(token: string): string {
+    const here = this.#open.at(-1)
+    switch (token) {
+      case '{':
+      case '[':
+        this.#open.push({ isObject: token === '{', secret: this.#secret })
+        this.#isKey = token === '{'
+        this.#key = undefined
+        return token
+      case '}':
+      case ']':
+        this.#open.pop()
+        this.#isKey = false
+        this.#key = undefined
+        return token
+      case ',':
+        this.#isKey = here?.isObject ?? false
+        this.#key = undefined
+        return token
+      case ':':
+        this.#isKey = false
+        return token
+    }
+    if (this.#isKey) {
+      this.#key = token.startsWith('"') ? unquoted(token) : token
+      return token
+    }
+    const secret = this.#secret
+    return secret === undefined || token === 'null' ? token : `"${this.#mask(secret)}"`
+  }
+
+  get #secret(): string | undefined {
+    return this.#key !== undefined && isSecretName(this.#key) ? this.#key : this.#open.at(-1)?.secret
+  }
+}
+
+function unquoted(token: string): string {
+  try {
+    return String(JSON.parse(token))
+  } catch {
+    return token.slice(1)
+  }
+}

@@ -1,0 +1,5 @@
+import { KEYS, keepScrypt } from './kept-scrypt.ts'
+
+/** `node --import`. */
+const folder = process.env[KEYS]
+if (folder !== undefined) keepScrypt(folder)

@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { createMetrics } from '../../../lib/admin/metrics.ts'
+import { Tally } from '../../../lib/admin/tally.ts'
+import { WebCounter } from '../../../lib/domains/web-figures.ts'
+import { dashboardQueries } from '../../helpers/admin/dashboard.ts'
+import { FakeOperations } from '../../helpers/admin/fake-operations.ts'
+import { projectPath } from '../../helpers/core/project.ts'
+
+test('the dashboard asks for what there is, and shows all there is', async () => {
+  const operations = new FakeOperations()
+  const counter = new WebCounter()
+  operations.webFigures = () => counter.read()
+  const { text } = await createMetrics({ operations, tally: new Tally() })
+  const types = [...(await text()).matchAll(/^# TYPE (\w+) (\w+)$/gm)]
+  const names = types.flatMap(([, name = '', type]) =>
+    type === 'histogram' ? ['_bucket', '_sum', '_count'].map((part) => `${name}${part}`) : [name],
+  )
+  assert.ok(names.length > 25, names.join())
+  const asked = dashboardQueries().flatMap((query) => query.match(/\bsymport_\w+/g) ?? [])
+  assert.deepEqual([...new Set(asked)].sort(), [...names].sort())
+})
+
+test('every panel of the dashboard has a place of its own, a title and queries', () => {
+  const { panels } = JSON.parse(readFileSync(projectPath('doc/grafana/symport.json'), 'utf8'))
+  const taken = new Set<string>()
+  const ids = new Set<number>()
+  for (const { id, type, title, gridPos, targets } of panels) {
+    assert.ok(title && !ids.has(id), `${id}: ${title}`)
+    ids.add(id)
+    for (let x = gridPos.x; x < gridPos.x + gridPos.w; x++) {
+      for (let y = gridPos.y; y < gridPos.y + gridPos.h; y++) {
+        assert.ok(x < 24 && !taken.has(`${x},${y}`), title)
+        taken.add(`${x},${y}`)
+      }
+    }
+    assert.equal(type === 'row', targets === undefined, title)
+  }
+})
