@@ -5,6 +5,7 @@ import type { Inspection } from './domains/web-inspection.ts'
 import type { Connected, HubEvent } from './hub/events.ts'
 import type { Feed } from './hub/feed.ts'
 import type { Identities, Identity } from './hub/identities.ts'
+import { isEmpty } from './hub/merge-patch.ts'
 import type {
   AddedNode,
   ConnectionStatus,
@@ -169,10 +170,6 @@ export class Operator implements Operations {
   subscribe(listener: (event: HubEvent) => void): () => void {
     return this.#options.feed.subscribe(listener)
   }
-}
-
-function isEmpty(value: object): boolean {
-  return Object.keys(value).length === 0
 }
 
 function isEnrolled({ proxy }: Connected): boolean {

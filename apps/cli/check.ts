@@ -150,6 +150,9 @@ async function missingFiles(config: ServerConfig | NodeConfig): Promise<Problem[
     [values.cert, config.wsp ? 'ssl.cert' : 'tls.cert'],
     [values.key, config.wsp ? 'ssl.key' : 'tls.key'],
     [values.ca, 'tls.ca'],
+    [values['acme-ca'], 'tls.acme-ca'],
+    [values['acme-eab-hmac-file'], 'tls.acme-eab-hmac-file'],
+    [values['acme-dns-hook'], 'tls.acme-dns-hook'],
     ...clients.flatMap((client) => [
       [client.uuidFile, `${client.key}.uuid-file`] as const,
       [client.ca, `${client.key}.ca`] as const,
@@ -282,14 +285,14 @@ function summarise(config: ServerConfig | NodeConfig, place: PlaceFound): string
     `${listeners.length} ${listeners.length === 1 ? 'mapping listens' : 'mappings listen'} here${rest}`,
     ...listeners.slice(0, 10).map(mappingLine),
     ...(listeners.length > 10 ? [`  and ${listeners.length - 10} more`] : []),
-    `${peerListeners.length} at the other side`,
+    ...(peerListeners.length === 0 ? [] : [`${peerListeners.length} at the other side`]),
   ]
   const short = shortOf(config)
   const hasMapped = listeners.length + peerListeners.length > 0
   return [
     ...(role === 'server' ? [`nodes connect to ${name}`] : several ? connections(config) : [`connects to ${name}`]),
     ...(config.role === 'server' && config.wsp ? wspLines(config) : []),
-    ...(config.role === 'server' ? nodeLine(config) : []),
+    ...(config.role === 'server' ? [...grantLines(config), ...nodeLine(config)] : []),
     ...(hasMapped || (short.length === 0 && !several && !config.wsp) ? mapped : []),
     ...shortTable(short),
     ...(values.admin === undefined ? [] : [`the API listens on ${String(values.admin)}`]),
@@ -317,6 +320,22 @@ function wspLines({ values, wsp }: ServerConfig): string[] {
     ...(wsp?.ownName === undefined ? [] : [`its own name is ${wsp.ownName}`]),
     `nodes may dial: ${reach}`,
   ]
+}
+
+/** What nodes may have here, and who does HTTPS for it. */
+function grantLines({ values }: ServerConfig): string[] {
+  const said = (key: keyof typeof values): string => {
+    const value = values[key]
+    return Array.isArray(value) ? value.join(', ') : String(value ?? '')
+  }
+  const lines: readonly (readonly [keyof typeof values, string])[] = [
+    ['domain', `nodes get names below ${said('domain')}`],
+    ['allow-names', `nodes may have these names: ${said('allow-names')}`],
+    ['allow-ports', `nodes may have these ports: ${said('allow-ports')}`],
+    ['acme-email', `certificates come from ${said('acme-directory') || 'letsencrypt'}`],
+    ['caddy', `Caddy at ${said('caddy')} gets a route for each name`],
+  ]
+  return lines.flatMap(([key, line]) => (said(key) === '' ? [] : [line]))
 }
 
 function nodeLine({ nodeLimits }: ServerConfig): string[] {

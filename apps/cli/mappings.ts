@@ -1,21 +1,11 @@
 import { nearest } from '../../lib/domains/nearest.ts'
 import type { Balance, MappingChange, MappingRequest, MappingStatus } from '../../lib/hub/operations.ts'
 import { ProxyError, parseSpec } from '../../lib/index.ts'
+import { listOrNone, orNone } from '../common/change-flags.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { toDuration } from '../common/flags.ts'
-import {
-  ALONE,
-  HTTP_FLAGS,
-  LIMIT_FLAGS,
-  listOrNone,
-  newHttp,
-  newLimits,
-  orNone,
-  PAGE,
-  readHttpFlags,
-  readLimitFlags,
-  YES,
-} from '../common/limit-flags.ts'
+import { HTTP_FLAGS, newHttp, readHttpFlags, withHttpFlags } from '../common/http-flags.ts'
+import { LIMIT_FLAGS, newLimits, readLimitFlags } from '../common/limit-flags.ts'
 import {
   atServerOrFiles,
   dispatch,
@@ -28,7 +18,7 @@ import {
   warn,
   withDefault,
 } from '../common/operator.ts'
-import { mappingColumns, problemLines, short } from '../common/operator-tables.ts'
+import { httpText, limitsText, mappingColumns, problemLines, short } from '../common/operator-tables.ts'
 
 const BALANCES: readonly Balance[] = ['first', 'round-robin', 'least-connections']
 const DEFAULT_HEALTH = '10s'
@@ -223,8 +213,7 @@ export default mappings
 
 /** Flags that may stand alone. */
 function withDefaults(run: Runnable): Runnable {
-  const health = withDefault(run, 'health', DEFAULT_HEALTH, /^(?:none|[0-9]+(?:\.[0-9]+)?[a-z]*)$/)
-  return withDefault(withDefault(health, 'maintenance', ALONE, PAGE), 'inspect', ALONE, YES)
+  return withHttpFlags(withDefault(run, 'health', DEFAULT_HEALTH, /^(?:none|[0-9]+(?:\.[0-9]+)?[a-z]*)$/))
 }
 
 /** Two words, each read by the server, or one SPEC. */
@@ -268,8 +257,9 @@ function toBalance(text: string | undefined): Balance | undefined {
   throw new ProxyError('PROXY_ERR_USAGE', `--balance: write ${BALANCES.join(', ')}`)
 }
 
-function describe({ id, listen, bound, forward, state, problem }: MappingStatus): string {
+function describe({ id, listen, bound, forward, state, problem, limits, http }: MappingStatus): string {
   const about =
     problem ?? (state === 'ready' ? 'ready' : state === 'no node' ? 'no node that serves it is connected' : state)
-  return `mapping ${id}: ${short(bound ?? listen)} to ${short(forward)}: ${about}`
+  const more = [limitsText(limits), httpText(http)].filter((text) => text !== '').join('; ')
+  return `mapping ${id}: ${short(bound ?? listen)} to ${short(forward)}: ${about}${more === '' ? '' : ` (${more})`}`
 }

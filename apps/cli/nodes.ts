@@ -3,10 +3,11 @@ import type { AddedNode, Grants, NodeChange, NodeRequest } from '../../lib/hub/o
 import { ProxyError, parsePattern, parsePortRanges } from '../../lib/index.ts'
 import { parseNamePattern } from '../../lib/policy/names.ts'
 import type { AdminClient, BatchResult } from '../common/admin-client.ts'
+import { listOrNone, NONE, orNone } from '../common/change-flags.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { notEmpty } from '../common/flags.ts'
 import { nodeCommand } from '../common/identity.ts'
-import { LIMIT_FLAGS, listOrNone, NONE, newLimits, orNone, readLimitFlags } from '../common/limit-flags.ts'
+import { LIMIT_FLAGS, newLimits, readLimitFlags } from '../common/limit-flags.ts'
 import { parseExpiry, readNodeList } from '../common/node-list.ts'
 import {
   atServerOrFiles,
@@ -21,7 +22,7 @@ import {
   wantsJson,
   warn,
 } from '../common/operator.ts'
-import { nodeColumns } from '../common/operator-tables.ts'
+import { limitsText, nodeColumns } from '../common/operator-tables.ts'
 import { readInput } from '../common/read-input.ts'
 import { checkSecret } from '../common/secret.ts'
 import { counted } from '../common/table.ts'
@@ -150,7 +151,7 @@ const set: Runnable = command({
     }
     const node = await atServerOrFiles(values, (client) => client.changeNode(id, change))
     if (wantsJson(values)) printJson(node)
-    else print(`node ${id} is changed`)
+    else print(`node ${id} is changed${node.limits === undefined ? '' : ` (${limitsText(node.limits)})`}`)
     return 0
   },
 })

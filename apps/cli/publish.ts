@@ -6,6 +6,7 @@ import type { ProxyVersion } from '../../lib/domains/tcp-address.ts'
 import { command, type Runnable } from '../common/command.ts'
 import { applyConfig, CONFIG_FLAG } from '../common/config-flag.ts'
 import { type Flag, type StringFlag, toPort } from '../common/flags.ts'
+import { withHttpFlags } from '../common/http-flags.ts'
 import { stateFolder } from '../common/identity.ts'
 import { checkLogLevel, STDERR_LOG_FLAGS } from '../common/log.ts'
 import { createDomains, parseTimes } from '../common/options.ts'
@@ -15,7 +16,7 @@ import { stopSignal } from '../common/until-stopped.ts'
 import { findSecrets } from '../node/find-secrets.ts'
 import { loadLogin, onlyServer, planServers } from '../node/plan.ts'
 import { SERVER_FLAGS } from '../node/server-flags.ts'
-import { FRONT_FLAGS, readFrontFlags, withFrontFlags } from './http-flags.ts'
+import { FRONT_FLAGS, readFrontFlags } from './front-flags.ts'
 import { type PublishKind, readPublishTarget } from './publish-target.ts'
 
 const FLAGS = [
@@ -69,7 +70,7 @@ const NOT_HERE: {
 } & { readonly admin: undefined } = { dynamic: [], listener: [], peer_listener: [], allow: [], admin: undefined }
 
 /** `symport http` */
-export const http: Runnable = withFrontFlags(
+export const http: Runnable = withHttpFlags(
   command({
     usage: 'symport http [flags] TARGET',
     summary: 'Publishes a web service of this side: prints its public URL, and a line for each request.',
@@ -156,7 +157,8 @@ async function publish(
 ): Promise<number> {
   const [text, another] = positionals
   if (text === undefined || another !== undefined) {
-    throw usage(`symport ${kind} takes one target: a port, host:port${kind === 'http' ? ' or a URL' : ''}`)
+    const given = another === undefined ? '' : `, and not ${positionals.slice(0, 2).map(quoted).join(' and ')}`
+    throw usage(`symport ${kind} takes one target: a port, host:port${kind === 'http' ? ' or a URL' : ''}${given}`)
   }
   const plain = readPublishTarget(kind, text)
   const { Domain, Addr } = plain.forward
@@ -176,7 +178,8 @@ async function publish(
   const plan = onlyServer(plans)
   const times = parseTimes(values)
   const stop = stopSignal()
-  const { ready, exposed } = await findSecrets([plan], state, askSecret)
+  const secretAdvice = nodeConfig ? plan.secretAdvice : '"symport login URL" keeps a server and its secret'
+  const { ready, exposed } = await findSecrets([{ ...plan, secretAdvice }], state, askSecret)
   const [only] = ready
   if (only === undefined) return 1
   const at = formatPublic({ kind, base: target.base, use: useOf(kind, plain.forward), ...wanted })
@@ -217,6 +220,10 @@ function tcpWanted(flags: { readonly 'remote-port': string | undefined; readonly
     throw usage("--name and --remote-port exclude each other: a name is at the server's own port")
   }
   return { kind: 'tls', name: checkName(flags.name) }
+}
+
+function quoted(text: string): string {
+  return JSON.stringify(text.slice(0, 40))
 }
 
 function usage(message: string): ProxyError {

@@ -96,7 +96,7 @@ function clock(time: string): string {
   return [at.getHours(), at.getMinutes(), at.getSeconds()].map((part) => String(part).padStart(2, '0')).join(':')
 }
 
-export function duration(ms: number | undefined): string {
+function duration(ms: number | undefined): string {
   if (ms === undefined) return ''
   return ms < 9999.5 ? `${Math.round(ms)} ms` : `${Math.round(ms / 1000)} s`
 }

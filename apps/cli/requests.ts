@@ -77,32 +77,33 @@ const list: Runnable = command({
   },
 })
 
-const show: Runnable = command({
-  usage: 'symport requests show ID [flags]',
+/** A command that asks about one request, and shows it. */
+function exchangeCommand(
+  verb: 'show' | 'replay',
+  about: { readonly summary: string; readonly examples: readonly string[] },
+): Runnable {
+  return command({
+    usage: `symport requests ${verb} ID [flags]`,
+    ...about,
+    flags: OPERATOR_FLAGS,
+    async run(values, positionals) {
+      const id = takeId(positionals, 'request', `symport requests ${verb} ID`)
+      const exchange = await atOwner(await openRequests(values), (client) => client[verb](id))
+      if (wantsJson(values)) printSafely(exchange)
+      else for (const line of exchangeLines(exchange)) print(line)
+      return 0
+    },
+  })
+}
+
+const show = exchangeCommand('show', {
   summary: 'Shows one request and its answer: heads, and bodies up to a limit. Secrets are masked.',
-  flags: OPERATOR_FLAGS,
   examples: ['symport requests show kxb12', 'symport requests show kxb12 --json'],
-  async run(values, positionals) {
-    const id = takeId(positionals, 'request', 'symport requests show ID')
-    const exchange = await atOwner(await openRequests(values), (client) => client.show(id))
-    if (wantsJson(values)) printSafely(exchange)
-    else for (const line of exchangeLines(exchange)) print(line)
-    return 0
-  },
 })
 
-const replay: Runnable = command({
-  usage: 'symport requests replay ID [flags]',
+const replay = exchangeCommand('replay', {
   summary: 'Sends the same request to the target again, secrets included, and shows what it answers now.',
-  flags: OPERATOR_FLAGS,
   examples: ['symport requests replay kxb12'],
-  async run(values, positionals) {
-    const id = takeId(positionals, 'request', 'symport requests replay ID')
-    const exchange = await atOwner(await openRequests(values), (client) => client.replay(id))
-    if (wantsJson(values)) printSafely(exchange)
-    else for (const line of exchangeLines(exchange)) print(line)
-    return 0
-  },
 })
 
 const curl: Runnable = command({
@@ -285,9 +286,22 @@ function readFilter(values: { readonly [name in (typeof FILTER)[number]['name']]
   const { mapping, host, method, status, path, since, limit } = values
   const count = limit === undefined ? undefined : Number(limit)
   if (count !== undefined && !(/^\d{1,4}$/.test(limit ?? '') && count >= 1 && count <= AT_ONCE)) {
-    throw new ProxyError('PROXY_ERR_USAGE', `--limit: a number from 1 to ${AT_ONCE}`)
+    throw new ProxyError('PROXY_ERR_USAGE', `--limit: ${shown(limit ?? '')} is no number from 1 to ${AT_ONCE}`)
   }
-  const isSpan = since !== undefined && !/^\d{4}-/.test(since)
-  const from = isSpan ? new Date(Date.now() - toDuration(since, 'since')).toISOString() : since
-  return { mapping, host, method, status, path, since: from, limit: count }
+  if (status !== undefined && !/^[1-5](?:[0-9]{2}|xx)$/i.test(status)) {
+    throw new ProxyError('PROXY_ERR_USAGE', `--status: ${shown(status)} is no status: write 404 or 4xx`)
+  }
+  return { mapping, host, method, status, path, since: since === undefined ? undefined : toTime(since), limit: count }
+}
+
+/** `5m` ago, or a time as it is. */
+function toTime(since: string): string {
+  if (/^\d{4}-/.test(since) && !Number.isNaN(Date.parse(since))) return since
+  if (/^[0-9.]+(?:ms|s|m|h)$/.test(since)) return new Date(Date.now() - toDuration(since, 'since')).toISOString()
+  const forms = 'write 5m or 2h, or a time like 2030-05-01T10:00:00Z'
+  throw new ProxyError('PROXY_ERR_USAGE', `--since: ${shown(since)} is neither a duration nor a time: ${forms}`)
+}
+
+function shown(text: string): string {
+  return JSON.stringify(text.slice(0, 40))
 }

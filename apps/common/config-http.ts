@@ -1,9 +1,8 @@
 import { open } from 'node:fs/promises'
 import * as v from 'valibot'
 import type { HttpRequest } from '../../lib/domains/http-settings.ts'
-import { nearest } from '../../lib/domains/nearest.ts'
 import { configError } from './config-file.ts'
-import { either, list, table, text, yes } from './config-parts.ts'
+import { either, list, table, text, unknownIn, yes } from './config-parts.ts'
 import { checkPart, readHeaders, readUsers } from './http-rules.ts'
 
 // What is done to the requests of a mapping, as a file has it.
@@ -44,11 +43,7 @@ export function httpSchema(about: string): v.GenericSchema<FileHttp> {
     ),
     inspect: v.optional(yes('Keep the last requests and answers, to look at.')),
   }
-  const known = Object.keys(entries)
-  return table(about, entries, (key) => {
-    const close = nearest(key, known)
-    return close === undefined ? `unknown key: known are ${known.join(', ')}` : `unknown key: did you mean ${close}?`
-  })
+  return table(about, entries, unknownIn(Object.keys(entries)))
 }
 
 /** What a file whose shape has been checked says; a page is still the name of its file. */

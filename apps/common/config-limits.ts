@@ -1,8 +1,7 @@
 import * as v from 'valibot'
-import { nearest } from '../../lib/domains/nearest.ts'
 import type { FlowLimits, TrafficLimits } from '../../lib/policy/traffic-limits.ts'
 import { NetSet } from '../../lib/sockets/ip.ts'
-import { checked, count, either, list, table } from './config-parts.ts'
+import { checked, count, either, list, table, unknownIn } from './config-parts.ts'
 import { RATE_PATTERN, SIZE_PATTERN, toRate, toSize } from './sizes.ts'
 
 // The limits of a mapping, and of each node, as a file has them: with sizes for people.
@@ -87,11 +86,4 @@ function amount(
 /** @throws ProxyError if it is neither an address nor a CIDR */
 function checkNet(net: string): void {
   new NetSet([net])
-}
-
-function unknownIn(known: readonly string[]): (key: string) => string {
-  return (key) => {
-    const close = nearest(key, known)
-    return close === undefined ? `unknown key: known are ${known.join(', ')}` : `unknown key: did you mean ${close}?`
-  }
 }

@@ -1,5 +1,4 @@
 import * as v from 'valibot'
-import { nearest } from '../../lib/domains/nearest.ts'
 import { parseListenerFlag } from '../../lib/domains/short-spec.ts'
 import { httpSchema } from './config-http.ts'
 import { limitsSchema } from './config-limits.ts'
@@ -24,6 +23,7 @@ import {
   type Role,
   table,
   text,
+  unknownIn,
   yes,
 } from './config-parts.ts'
 import { checkId } from './config-tables.ts'
@@ -123,11 +123,7 @@ function mappingSchema<const E extends v.ObjectEntries>(
   context: FileContext,
 ): v.GenericSchema<string | SpecTable | v.InferOutput<v.ObjectSchema<E, undefined>>> {
   const { plain } = mappingKeys(context)
-  const keys = Object.keys(entries)
-  const named = table('A mapping.', entries, (key) => {
-    const close = nearest(key, keys)
-    return close === undefined ? `unknown key: known are ${keys.join(', ')}` : `unknown key: did you mean ${close}?`
-  })
+  const named = table('A mapping.', entries, unknownIn(Object.keys(entries)))
   const halves = v.object({ listen: plain.listen, forward: plain.forward })
   const one = v.pipe(
     named,

@@ -185,3 +185,11 @@ export function table<const E extends v.ObjectEntries>(
 export function isTable(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Date)
 }
+
+/** What is said of a key that no table here has. */
+export function unknownIn(known: readonly string[]): (key: string) => string {
+  return (key) => {
+    const close = nearest(key, known)
+    return close === undefined ? `unknown key: known are ${known.join(', ')}` : `unknown key: did you mean ${close}?`
+  }
+}

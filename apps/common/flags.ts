@@ -12,7 +12,7 @@ export interface Flag {
   /** `string` may be given once, `list` again and again, `boolean` takes no value. */
   readonly kind: 'string' | 'boolean' | 'list'
   readonly help: string
-  /** What stands for the value in the help: `HOST`. */
+  /** What stands for the value in the help: `HOST`. Empty: nothing, as most write it alone. */
   readonly value?: string
 }
 

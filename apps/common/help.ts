@@ -24,7 +24,7 @@ export function formatHelp({ usage, summary, flags, examples }: Help): string {
 
 function formatFlag({ name, alias, kind, help, value }: Flag): string[] {
   const short = alias === undefined ? '    ' : `-${alias}, `
-  const placeholder = kind === 'boolean' ? '' : ` ${value ?? 'VALUE'}${kind === 'list' ? '...' : ''}`
+  const placeholder = kind === 'boolean' || value === '' ? '' : ` ${value ?? 'VALUE'}${kind === 'list' ? '...' : ''}`
   const left = `${' '.repeat(INDENT)}${short}--${name}${placeholder}`
   const margin = ' '.repeat(INDENT + FLAG_COLUMN + 2)
   const lines = wrap(help, WIDTH - margin.length).map((line) => margin + line)

@@ -27,7 +27,7 @@ export function rateKey(kind: 'node' | 'mapping', id: string): string {
   return `${kind} ${id}`
 }
 
-export function nodeState(node: NodeStatus): string {
+function nodeState(node: NodeStatus): string {
   if (!node.enabled) return 'disabled'
   if (!node.connected) return 'away'
   return node.instances.some(({ state }) => state === 'connected')
@@ -49,11 +49,11 @@ export function nodeColumns(context: TableContext): Column<NodeStatus>[] {
     { title: 'NODE', value: ({ id }) => id },
     { title: 'STATE', value: nodeState, color: (node) => NODE_COLORS[nodeState(node)] },
     { title: 'FROM', value: ({ instances }) => some(instances.map(({ remote }) => remote ?? '')), rank: 3 },
-    { title: 'VIA', value: ({ instances }) => instances[0]?.transport ?? '', rank: 6 },
+    { title: 'VIA', value: ({ instances }) => instances[0]?.transport ?? '', rank: 7 },
     { title: 'RTT', value: ({ instances }) => milliseconds(instances[0]?.rtt), align: 'right', rank: 5 },
     ...totalColumns<NodeStatus>(context, 'node'),
     { title: 'SINCE', value: (node) => formatSince(sinceOf(node), now), align: 'right', rank: 4 },
-    { title: 'LIMITS', value: ({ limits }) => limitsText(limits), shrinkTo: 12, rank: 7 },
+    { title: 'LIMITS', value: ({ limits }) => limitsText(limits), shrinkTo: 12, rank: 6 },
     { title: 'EXPIRES', value: ({ expires }) => expires?.slice(0, 10) ?? '', rank: 7 },
     { title: 'SHARED', value: ({ enrolled }) => (enrolled ? '' : 'yes'), rank: 8 },
   ]
@@ -83,8 +83,8 @@ export function mappingColumns(context: TableContext): Column<MappingStatus>[] {
     { title: 'NODES', value: ({ nodes }) => some(nodes) || 'any', rank: 3 },
     ...totalColumns<MappingStatus>(context, 'mapping'),
     { title: 'LIMITS', value: ({ limits }) => limitsText(limits), shrinkTo: 12, rank: 6 },
-    { title: 'HTTP', value: ({ http }) => httpText(http), shrinkTo: 12, rank: 6 },
-    { title: 'FROM', value: ({ source }) => (source === 'runtime' ? '' : source), rank: 7 },
+    { title: 'HTTP', value: ({ http }) => httpText(http), shrinkTo: 12, rank: 7 },
+    { title: 'FROM', value: ({ source }) => (source === 'runtime' ? '' : source), rank: 8 },
     { title: 'NOTE', value: ({ note }) => note, shrinkTo: 12, rank: 4 },
   ]
 }
@@ -96,7 +96,7 @@ export function limitsText(limits: TrafficLimits | undefined): string {
   const parts = [
     ...flowTexts(flow),
     quota === undefined ? '' : `${formatSize(quota)} a month`,
-    visitor === undefined ? '' : `a visitor ${flowTexts(visitor).join(' and ')}`,
+    visitor === undefined || Object.keys(visitor).length === 0 ? '' : `a visitor ${flowTexts(visitor).join(' and ')}`,
     allow === undefined ? '' : `from ${netsText(allow)}`,
     deny === undefined ? '' : `not from ${netsText(deny)}`,
   ]
@@ -168,7 +168,7 @@ function totalColumns<Row extends { readonly id: string; readonly totals: Totals
     { title: 'OUT', value: ({ totals }) => formatBytes(totals.bytesOut), align: 'right', rank: 1 },
     { title: 'OUT/S', value: (row) => rate(row, 'out'), align: 'right', rank: 5 },
     { title: 'OPEN', value: ({ totals }) => String(totals.live), align: 'right', rank: 5 },
-    { title: 'TOTAL', value: ({ totals }) => String(totals.connections), align: 'right', rank: 6 },
+    { title: 'TOTAL', value: ({ totals }) => String(totals.connections), align: 'right', rank: 9 },
   ]
 }
 

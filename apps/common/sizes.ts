@@ -66,7 +66,7 @@ function read(text: string, what: string, per: '' | '/s'): number {
 export function formatSize(bytes: number): string {
   for (const unit of ['TB', 'TiB', 'GB', 'GiB', 'MB', 'MiB', 'kB', 'KiB']) {
     const amount = bytes / (BYTES.get(unit) ?? 1)
-    if (amount >= 1 && Number.isInteger(amount * 10)) return `${amount}${unit}`
+    if (amount >= 1 && Number.isInteger(amount * 100)) return `${amount}${unit}`
   }
   for (const unit of ['TB', 'GB', 'MB', 'kB']) {
     const amount = bytes / (BYTES.get(unit) ?? 1)

@@ -31,7 +31,8 @@ export function formatTable<Row>(
     .map((column, index) => ({ column, cells: cells[index] ?? [] }))
     // A column in which nothing stands says nothing.
     .filter(({ cells }) => cells.length === 0 || cells.some((cell) => cell !== ''))
-    .map((one) => ({ ...one, width: Math.max(...[one.column.title, ...one.cells].map(textWidth)) }))
+    .map((one) => ({ ...one, whole: Math.max(...[one.column.title, ...one.cells].map(textWidth)) }))
+    .map((one) => ({ ...one, width: one.whole }))
   const excess = (): number =>
     shown.reduce((sum, { width }) => sum + width, GAP * Math.max(0, shown.length - 1)) - options.width
 
@@ -44,6 +45,8 @@ export function formatTable<Row>(
   for (const rank of ranks.sort((a, b) => b - a)) {
     if (excess() > 0) shown = shown.filter(({ column }) => column.rank !== rank)
   }
+  // What a column that was left out needed is theirs.
+  for (const one of shown) one.width = Math.min(one.whole, one.width + Math.max(0, -excess()))
 
   const line = (texts: readonly string[], colors: readonly (Color | undefined)[] = []): string => {
     const parts = texts.map((text, index) => {

@@ -113,6 +113,7 @@ async function serveWith<Values extends ServerValues & { readonly [name in keyof
     paths: paths.filter((path) => path !== '/'),
     hosts: [wsp?.ownName, domain?.host].filter((host) => host !== undefined),
     reserved: (host) => isReservedHost(host, domain?.host),
+    tls: (host) => host === place.host || certificates.says(host),
   }
   const policy = new LivePolicy(policyOf(values, { own, wsp, domain }))
   const identity = await serverSecret(state, given)

@@ -13,7 +13,11 @@ export function check<T>(schema: Schema<T>, value: unknown): T {
   // To valibot a list is an object.
   if (Array.isArray(value)) throw new ProxyError('PROXY_ERR_REQUEST', 'the request is not an object')
   const result = v.safeParse(schema, value, { abortEarly: true })
-  if (result.success) return result.output
+  if (result.success) {
+    const at = listAt(value, result.output)
+    if (!at) return result.output
+    throw new ProxyError('PROXY_ERR_REQUEST', `${shown(at.join('.'))} is not an object`)
+  }
   throw new ProxyError('PROXY_ERR_REQUEST', describe(result.issues[0], schema))
 }
 
@@ -26,6 +30,18 @@ export function checkQuery<T>(schema: Schema<T>, query: unknown): T {
     return [name, isNumber && typeof value === 'string' && /^-?[0-9]{1,9}$/.test(value) ? Number(value) : value]
   }
   return check(schema, Object.fromEntries(Object.entries(query).map(read)))
+}
+
+/** Where there is a list in the place of an object. */
+function listAt(value: unknown, output: unknown): string[] | undefined {
+  if (typeof value !== 'object' || value === null || typeof output !== 'object' || output === null) return undefined
+  if (Array.isArray(value) && !Array.isArray(output)) return []
+  const read = new Map(Object.entries(output))
+  for (const [key, inner] of Object.entries(value)) {
+    const at = listAt(inner, read.get(key))
+    if (at) return [key, ...at]
+  }
+  return undefined
 }
 
 function describe(issue: v.BaseIssue<unknown>, schema: unknown): string {

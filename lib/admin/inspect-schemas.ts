@@ -60,7 +60,7 @@ const message = {
   ),
 }
 
-export const inspectedRequest: Schema<InspectedRequest> = v.looseObject(summary)
+const inspectedRequest: Schema<InspectedRequest> = v.looseObject(summary)
 export const requestList: Schema<InspectedRequest[]> = v.array(inspectedRequest)
 export const inspectedExchange: Schema<InspectedExchange> = v.looseObject({
   ...summary,

@@ -1,6 +1,6 @@
 import * as v from 'valibot'
-import { NODE_CHANGE } from '../hub/identities.ts'
 import { MAPPING_CHANGE, MAPPING_REQUEST } from '../hub/mapping-request.ts'
+import { NODE_CHANGE } from '../hub/node-request.ts'
 import type {
   AddedNode,
   ConnectionStatus,
@@ -110,7 +110,6 @@ export const connectionsQuery: Schema<ConnectionsQuery> = v.strictObject({
   node: v.optional(nodeId),
   mapping: v.optional(someText(200)),
 })
-export const noQuery: Schema<object> = v.strictObject({})
 
 /** A list of things that have a schema. */
 export function listOf<T>(schema: Schema<T>): Schema<T[]> {

@@ -40,10 +40,13 @@ class StreamLink implements Link {
   start(sink: LinkSink): void {
     this.#sink = sink
     this.#stream.on('data', (chunk: Uint8Array) => this.#deliver(chunk))
-    this.#stream.on('end', () => {
+    const onEnd = (): void => {
       this.#ended = true
       this.#tellEnd()
-    })
+    }
+    // Nobody has to read for an end that comes without bytes: it may have been told already.
+    if (this.#stream.readableEnded) setImmediate(onEnd)
+    else this.#stream.on('end', onEnd)
     const onClose = (): void => {
       this.#closed = true
       if (this.#failure || !this.#isWanted()) this.#rest = undefined

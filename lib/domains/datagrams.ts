@@ -20,8 +20,12 @@ const QUEUE_BYTES = 262_144
 const HELD_BYTES = 33_554_432
 /** As much of a datagram under way is kept whatever the others hold: no less than a packet of most networks. */
 const PART_BYTES = 2048
-/** Where turns at a throttle are further away than this, nothing goes, in ms: new flows would never have to wait for theirs. */
-const LONGEST_TURN = 250
+/**
+ * How far away turns at a throttle may be, in ms: for a flow that has not waited for any, or there would be no end to new
+ * flows, and for one that has. Beyond that nothing goes.
+ */
+const FIRST_TURN = 250
+const LONGEST_TURN = 2000
 const NOTHING = new Uint8Array(0)
 
 /** What the flows of one domain share. */
@@ -213,6 +217,8 @@ export abstract class DatagramLink implements Link, DatagramReceiver {
   #sub: SubConnection | undefined
   /** When its next turns are at the throttles. */
   readonly #next = { sent: 0, received: 0 }
+  /** What is left of those that it has had. */
+  readonly #turn = { sent: 0, received: 0 }
 
   constructor(memory: DatagramMemory) {
     this.#memory = memory
@@ -254,12 +260,24 @@ export abstract class DatagramLink implements Link, DatagramReceiver {
   #fits(datagram: Uint8Array, way: 'sent' | 'received'): boolean {
     const throttle = this.#sub?.throttles?.[way]
     if (!throttle) return true
+    const bytes = HEADER + datagram.length
+    if (bytes <= this.#turn[way]) {
+      this.#turn[way] -= bytes
+      return true
+    }
     const now = performance.now()
     if (now < this.#next[way]) return false
-    const wait = throttle.take(HEADER + datagram.length)
-    if (wait > LONGEST_TURN) throttle.giveBack(HEADER + datagram.length)
-    else this.#next[way] = now + wait
-    return wait <= LONGEST_TURN
+    const wait = throttle.take(bytes)
+    const fits = wait <= (this.#next[way] > 0 ? LONGEST_TURN : FIRST_TURN)
+    if (!fits) throttle.giveBack(bytes)
+    this.#next[way] = now + Math.min(wait, LONGEST_TURN)
+    // Beside many streams turns are always far away: it stands in line as they do, and has turns as long as theirs.
+    const more = throttle.turn - bytes
+    if (fits && wait > FIRST_TURN && more > this.#turn[way]) {
+      throttle.take(more - this.#turn[way])
+      this.#turn[way] = more
+    }
+    return fits
   }
 
   /** A datagram came in, for the far side. Its memory belongs to the link. */
@@ -321,6 +339,7 @@ export abstract class DatagramLink implements Link, DatagramReceiver {
     this.#over = true
     this.#queue.dispose()
     this.#reader.dispose()
+    for (const way of ['sent', 'received'] as const) this.#sub?.throttles?.[way]?.giveBack(this.#turn[way])
     const sink = this.#sink
     setImmediate(() => sink?.closed(error))
     this.released()

@@ -1,6 +1,6 @@
 /** What a message of HTTP/1.1 begins with. */
 export interface MessageHead {
-  /** The first line, without its end. */
+  /** The first line, without its end, whatever it is made of. */
   readonly first: string
   /** Of a field that is there several times, the values with commas between them (RFC 9110 section 5.3). */
   header(name: string): string | undefined
@@ -73,18 +73,16 @@ export class MessageReader {
     if (this.#length === 0 && (bytes[from] === LF || bytes[from] === CR)) return from + 1
     const end = this.#takeUntil(bytes, from, this.#longest, endsHead)
     if (end === undefined) return bytes.length
-    const text = this.#taken()
-    const head = readHead(text)
-    const length = head && this.#onHead(head)
+    const length = this.#onHead(readHead(this.#taken()))
     if (this.#state === 'lost') return end
-    if (length === undefined || length === 'other' || length === 'end') this.stop()
+    if (length === 'other' || length === 'end') this.stop()
     else if (length === 'chunked') this.#state = 'chunk-size'
     else this.#expect(length, 'body', 'head')
     return end
   }
 
   #readLine(bytes: Uint8Array, from: number): number {
-    const end = this.#takeUntil(bytes, from, LONGEST_LINE, endsLine)
+    const end = this.#takeUntil(bytes, from, this.#state === 'trailers' ? this.#longest : LONGEST_LINE, endsLine)
     if (end === undefined) return bytes.length
     const line = this.#taken().replace(/\r?\n$/, '')
     if (this.#state === 'trailers') {
@@ -154,9 +152,8 @@ function endsLine(): boolean {
   return true
 }
 
-function readHead(text: string): MessageHead | undefined {
+function readHead(text: string): MessageHead {
   const [first = '', ...lines] = text.split(/\r?\n/)
-  if (!/^[\x20-\x7e]+$/.test(first.slice(0, 8192)) || first.length > 8192) return undefined
   return {
     first,
     header(name) {

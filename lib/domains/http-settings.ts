@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { BY_EACH_HOP, plainHeader } from './header-names.ts'
 import { readPasswordHash } from './password-hash.ts'
 
 /** What is done to the requests of a listener at the web port, and to their answers. */
@@ -36,38 +37,14 @@ const MOST_HEADERS = 100
 const LONGEST_VALUE = 8192
 const LONGEST_PAGE = 65_536
 const MOST_NAMES = 1000
-/**
- * What no rule may say: where messages end (RFC 9112 section 6), what is for one connection only (RFC 9110 section 7.6.1),
- * and `Host`, for which there is `hostHeader`.
- */
-const NOT_BY_RULE: ReadonlySet<string> = new Set([
-  'connection',
-  'content-length',
-  'expect',
-  'host',
-  'http2-settings',
-  'keep-alive',
-  'proxy-authenticate',
-  'proxy-authentication-info',
-  'proxy-authorization',
-  'proxy-connection',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-])
-
-/** One spelling: to programs behind CGI and its heirs, `X_User` is the same as `X-User`. */
-export function plainHeader(name: string): string {
-  return name.toLowerCase().replaceAll('_', '-')
-}
 
 /** RFC 9110 section 5.6.2. */
 const token = v.pipe(
   v.string('a name'),
   v.regex(/^[!#$%&'*+.^_`|~0-9a-z-]{1,256}$/i, 'the name of a header'),
   v.check(
-    (name) => !NOT_BY_RULE.has(plainHeader(name)),
+    // For `Host` there is `hostHeader`.
+    (name) => !BY_EACH_HOP.has(plainHeader(name)),
     (issue) => `a header that rules may change: ${issue.input} is not one of them`,
   ),
 )

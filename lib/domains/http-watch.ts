@@ -30,11 +30,15 @@ interface Pending {
 const MOST_PENDING = 1000
 /** Connections that are looked at at once: of those beyond nothing is told. Each may hold a head in both directions. */
 const MOST_WATCHED = 1024
-/** Bytes of a head: as many as the server's web port takes, and as it takes of a target. */
-const LONGEST_ASKED = 16_384
+/** Bytes of a head: what the server's web port takes, with what it says itself, and as many as it takes of a target. */
+const LONGEST_ASKED = 20_480
 const LONGEST_ANSWERED = 65_536
-const REQUEST_LINE = /^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([\x21-\x7e]+) HTTP\/1\.[01]$/
-const STATUS_LINE = /^HTTP\/1\.[01] ([1-9]\d\d)(?: .*)?$/
+/** At a port of its own anybody may send bytes for which there are escapes, and some targets take them. */
+const REQUEST_LINE = /^([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) ([\x21-\x7e\x80-\xff]+) HTTP\/1\.[01]$/
+/** What stands behind the status is for nobody here, and is often not ASCII. */
+const STATUS_LINE = /^HTTP\/1\.[01] ([1-9]\d\d)(?: |$)/
+/** Characters of a path. */
+const LONGEST_TOLD = 2000
 /** How long somebody for whom there is no target may take to say what for, in ms. */
 const PATIENCE = 5000
 /** RFC 9110 section 9.2.2. */
@@ -270,5 +274,6 @@ class Unanswered extends Duplex {
 function pathOf(target: string): string {
   const path = target.replace(/[?#].*$/s, '')
   const local = path.replace(/^https?:\/\/[^/]*/i, '')
-  return (local === '' ? '/' : local).slice(0, 2000)
+  const told = (local === '' ? '/' : local).slice(0, LONGEST_TOLD)
+  return told.replace(/[\x80-\xff]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)
 }

@@ -46,7 +46,7 @@ export function parseTcp(addr: string): TcpTarget {
  *
  * @throws ProxyError PROXY_ERR_ADDRESS
  */
-export function splitProxy(
+function splitProxy(
   addr: string,
   role: Role,
 ): { readonly place: string; readonly option: string; readonly proxy?: ProxyVersion | undefined } {

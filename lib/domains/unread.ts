@@ -1,4 +1,8 @@
 import type { ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
+
+/** How long the other side may take to end a connection that is over, in ms. */
+const LINGER = 5000
 
 /**
  * Cuts off a client that does not read its answer: of what waits for it nothing has moved from one look to the next,
@@ -17,4 +21,11 @@ export function cutUnread(response: ServerResponse, timeout: number): () => void
   }
   const timer = setInterval(look, timeout).unref()
   return () => clearInterval(timer)
+}
+
+/** Ends a connection in order, if the other side does its part in time. */
+export function endInTime(connection: Duplex): void {
+  connection.end()
+  const timer = setTimeout(() => connection.destroy(), LINGER).unref()
+  connection.once('close', () => clearTimeout(timer))
 }

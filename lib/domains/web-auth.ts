@@ -1,7 +1,7 @@
 import { createHmac, randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
-import { customerOf, parseIp } from '../sockets/ip.ts'
+import { customerOf, ipOf } from '../sockets/ip.ts'
+import { Turns } from '../sockets/turns.ts'
 import { formatPasswordHash, memoryOf, type PasswordHash, readPasswordHash } from './password-hash.ts'
-import { addressOf } from './web-headers.ts'
 
 /** 32 MiB and some 100 ms for each try. */
 const COST = { ln: 15, r: 8, p: 1 }
@@ -60,8 +60,7 @@ export class WebAuth {
   readonly #underWay = new Map<string, Promise<Verdict>>()
   /** By visitor; the one who tried last comes last. */
   readonly #tries = new Map<string, Tries>()
-  readonly #waiting: (() => void)[] = []
-  #running = 0
+  readonly #turns = new Turns(AT_ONCE)
 
   constructor({ now = () => performance.now() }: WebAuthOptions = {}) {
     this.#now = now
@@ -87,7 +86,7 @@ export class WebAuth {
     if (this.#right.has(digest)) return left >= 1 - OVERDRAFT ? 'in' : late(1 - OVERDRAFT - left)
     const underWay = this.#underWay.get(digest)
     if (underWay) return underWay
-    if (left >= 1 && this.#waiting.length >= MOST_WAITING) return BUSY
+    if (left >= 1 && this.#turns.waiting >= MOST_WAITING) return BUSY
     // What is under way counts as wrong until it is known better: many at once are no way around.
     if (left >= 1 - OVERDRAFT) this.#take(visitor, left)
     if (left < 1) return late(1 - left)
@@ -114,18 +113,11 @@ export class WebAuth {
   ): Promise<boolean | undefined> {
     const hash = readPasswordHash(kept ?? Object.values(users)[0] ?? '')
     if (!hash) return false
-    if (this.#running >= AT_ONCE) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    else this.#running++
     try {
-      const derived = await derive(password, hash, hash.hash.length)
+      const derived = await this.#turns.take(() => derive(password, hash, hash.hash.length))
       return timingSafeEqual(derived, hash.hash) && kept !== undefined
     } catch {
       return undefined
-    } finally {
-      // Whoever waits takes the place.
-      const next = this.#waiting.shift()
-      if (next) next()
-      else this.#running--
     }
   }
 
@@ -196,7 +188,7 @@ function readBasic(authorization: string | undefined): [name: string, password: 
 
 /** Those without an address are one: whoever else is there cannot be told from them. */
 function visitorOf(remote: string | undefined): string {
-  const ip = parseIp(addressOf(remote) ?? '')
+  const ip = ipOf(remote)
   return ip ? customerOf(ip) : ''
 }
 

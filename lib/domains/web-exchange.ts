@@ -6,8 +6,8 @@ import type { Origin } from '../sockets/requests.ts'
 import { cutUnread } from './unread.ts'
 import type { Timing } from './web-figures.ts'
 import { hasBody, headersToTarget, headersToVisitor, isChunked, reasonOf, trailersOf } from './web-headers.ts'
-import type { Recording } from './web-inspect.ts'
 import { type PageStatus, sendPage, statusFor } from './web-pages.ts'
+import type { Recording } from './web-recording.ts'
 import { targetPath, type WebSite, type WebTarget } from './web-routes.ts'
 import type { WebRules } from './web-rules.ts'
 import type { Upstream, UpstreamRequest } from './web-upstream.ts'
@@ -148,13 +148,15 @@ export class Exchange {
   }
 
   #sendBody(request: IncomingMessage, outgoing: ClientRequest): void {
+    let isHere = false
     request.on('data', () => {
+      isHere = true
       this.#sent = bytesTo(outgoing.socket)
       this.#timer?.refresh()
     })
     // A target may want to say something before there is a body. If that is here already, it goes in one with its head.
     setImmediate(() => {
-      if (!outgoing.headersSent && !outgoing.destroyed) outgoing.flushHeaders()
+      if (!isHere && !outgoing.writableEnded && !outgoing.destroyed) outgoing.flushHeaders()
     })
     this.#visit.record?.onBody(request)
     request.once('end', () => {

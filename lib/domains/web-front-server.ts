@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import { parseIp } from '../sockets/ip.ts'
 import { formatRemote } from '../sockets/remote.ts'
 import { type Origin, serveAgain } from '../sockets/requests.ts'
+import { endInTime } from './unread.ts'
 import type { Web } from './web.ts'
 import { hasBody } from './web-headers.ts'
 
@@ -11,9 +12,6 @@ const LONGEST_HEAD = 20_480
 const HEAD_TIMEOUT = 10_000
 /** Longer than connections of a web port of symport lie idle. */
 const IDLE_TIME = 30_000
-
-/** How long a visitor may take to end a connection that is over, in ms. */
-const LINGER = 5000
 const REFUSALS: ReadonlyMap<string, string> = new Map([
   ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
   ['HPE_HEADER_OVERFLOW', '431 Request Header Fields Too Large'],
@@ -93,7 +91,7 @@ export class FrontServer {
     clearTimeout(connection.idle)
     response.once('close', () => {
       if (connection.answer !== response || socket.destroyed) return
-      connection.idle = setTimeout(() => end(socket), this.#idleTime).unref()
+      connection.idle = setTimeout(() => endInTime(socket), this.#idleTime).unref()
     })
   }
 
@@ -107,7 +105,7 @@ export class FrontServer {
     }
     const code = 'code' in error && typeof error.code === 'string' ? error.code : ''
     socket.write(`HTTP/1.1 ${REFUSALS.get(code) ?? '400 Bad Request'}\r\nConnection: close\r\n\r\n`)
-    end(socket)
+    endInTime(socket)
   }
 
   #originOf({ socket, headers }: IncomingMessage): Origin {
@@ -120,11 +118,4 @@ export class FrontServer {
       secure: headers['x-forwarded-proto'] === 'https',
     }
   }
-}
-
-/** In order, if the other side does its part in time. */
-function end(socket: Duplex): void {
-  socket.end()
-  const timer = setTimeout(() => socket.destroy(), LINGER).unref()
-  socket.once('close', () => clearTimeout(timer))
 }

@@ -7,9 +7,9 @@ import {
   type ProxyError,
 } from '../core/index.ts'
 import { localPair } from '../core/local-pair.ts'
-import { openHere } from '../core/open-here.ts'
 import { Lazy } from '../sockets/lazy.ts'
 import type { HttpSettings } from './http-settings.ts'
+import { openHere } from './open-here.ts'
 import { createWeb } from './web.ts'
 import type { FrontServer, FrontServerOptions } from './web-front-server.ts'
 import type { Inspection } from './web-inspection.ts'

@@ -1,29 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { Origin } from '../sockets/requests.ts'
+import { HOP_BY_HOP, plainHeader, SAID_ANEW } from './header-names.ts'
 import type { WebTarget } from './web-routes.ts'
 
-/** RFC 9110 section 7.6.1, and what only the next one was meant to see. */
-const HOP_BY_HOP: ReadonlySet<string> = new Set([
-  'connection',
-  'http2-settings',
-  'keep-alive',
-  'proxy-authenticate',
-  'proxy-authentication-info',
-  'proxy-authorization',
-  'proxy-connection',
-  'te',
-  'transfer-encoding',
-  'upgrade',
-])
-/** What is said anew to the target, whatever the visitor has said. */
-const SAID_ANEW: ReadonlySet<string> = new Set([
-  'content-length',
-  'expect',
-  'forwarded',
-  'host',
-  'trailer',
-  'x-real-ip',
-])
 /** Of a message, besides those: what no trailer may say (RFC 9110 section 6.5.1). */
 const NOT_BEHIND: ReadonlySet<string> = new Set([
   'authorization',
@@ -72,10 +51,8 @@ export function headersToTarget(
   const dropped = namedIn(headers.connection)
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const [name = '', value = ''] = [rawHeaders[i], rawHeaders[i + 1]]
-    // To programs behind CGI and its heirs, X_Forwarded_For is the same as X-Forwarded-For.
-    const plain = name.toLowerCase().replaceAll('_', '-')
-    if (HOP_BY_HOP.has(plain) || SAID_ANEW.has(plain) || plain.startsWith('x-forwarded-') || dropped.has(plain))
-      continue
+    const plain = plainHeader(name)
+    if (SAID_ANEW.has(plain) || plain.startsWith('x-forwarded-') || dropped.has(plain)) continue
     list.push(name, value)
   }
   list.push(...forwarded(authority, origin))
@@ -120,15 +97,15 @@ export function trailersOf({ rawTrailers }: IncomingMessage): [string, string][]
   const list: [string, string][] = []
   for (let i = 0; i + 1 < rawTrailers.length; i += 2) {
     const [name = '', value = ''] = [rawTrailers[i], rawTrailers[i + 1]]
-    const plain = name.toLowerCase().replaceAll('_', '-')
-    const bad = HOP_BY_HOP.has(plain) || SAID_ANEW.has(plain) || NOT_BEHIND.has(plain)
+    const plain = plainHeader(name)
+    const bad = SAID_ANEW.has(plain) || NOT_BEHIND.has(plain)
     if (!bad && !plain.startsWith('x-forwarded-')) list.push([name, value])
   }
   return list
 }
 
 /** The address in `Link.remote`, perhaps empty. A zone says which network of this machine it is, and not who. */
-export function addressOf(remote: string | undefined): string | undefined {
+function addressOf(remote: string | undefined): string | undefined {
   const [, ipv6, ipv4] = /^(?:\[([^\]%]*)|([^:]*))/.exec(remote ?? '') ?? []
   return ipv6 ?? ipv4
 }
@@ -142,7 +119,7 @@ function count(rawHeaders: readonly string[], wanted: string): number {
 }
 
 function namedIn(connection: string | undefined): ReadonlySet<string> {
-  return new Set(connection?.split(',').map((name) => name.trim().toLowerCase().replaceAll('_', '-')))
+  return new Set(connection?.split(',').map((name) => plainHeader(name.trim())))
 }
 
 function forwarded(authority: string, { remote, secure }: Origin): string[] {

@@ -1,6 +1,6 @@
 import type { Transform } from 'node:stream'
-import type { KeptBody } from './web-inspect.ts'
 import { type Mask, maskBody } from './web-inspect-mask.ts'
+import type { KeptBody } from './web-recording.ts'
 
 /** A body as somebody may see it. */
 export interface ShownBody {
@@ -52,7 +52,7 @@ export async function showBody(
     : { ...shown, encoding: 'utf8', text: maskBody(text, type ?? '', mask) }
 }
 
-export function valueOf(headers: readonly string[], wanted: string): string | undefined {
+function valueOf(headers: readonly string[], wanted: string): string | undefined {
   const at = headers.findIndex((name, i) => i % 2 === 0 && name.toLowerCase() === wanted)
   return at < 0 ? undefined : headers[at + 1]
 }
@@ -79,7 +79,7 @@ function asText(bytes: Uint8Array, type: string): string | undefined {
 }
 
 /** As much of it as can be decoded, up to `most` bytes. Undefined if it is no coding that is known, or not what it says. */
-export async function decode(
+async function decode(
   bytes: Buffer,
   coding: string,
   most: number,

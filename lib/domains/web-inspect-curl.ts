@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import type { Recording } from './web-inspect.ts'
+import { SAID_ANEW } from './header-names.ts'
 import { type ShownBody, showBody } from './web-inspect-body.ts'
 import { type Mask, maskHeader } from './web-inspect-mask.ts'
 import { urlOf } from './web-inspect-show.ts'
+import type { Recording } from './web-recording.ts'
 
 /** A command for a POSIX shell that asks the same. */
 export interface CurlCommand {
@@ -13,11 +14,6 @@ export interface CurlCommand {
   readonly notes: readonly string[]
 }
 
-/** What curl says itself, and what the server says anew. */
-const NOT_SAID: ReadonlySet<string> = new Set([
-  ...['host', 'content-length', 'transfer-encoding', 'connection', 'keep-alive', 'proxy-connection', 'expect'],
-  ...['te', 'trailer', 'upgrade', 'http2-settings', 'forwarded', 'x-real-ip'],
-])
 /** What curl says unless it is told otherwise. */
 const SAID_BY_ITSELF = ['User-Agent', 'Accept']
 /**
@@ -42,7 +38,7 @@ export async function curlOf(recording: Recording): Promise<CurlCommand> {
   for (let i = 0; i + 1 < headers.length; i += 2) {
     const [name = '', value = ''] = [headers[i], headers[i + 1]]
     const plain = name.toLowerCase()
-    if (NOT_SAID.has(plain) || plain.startsWith('x-forwarded-')) continue
+    if (SAID_ANEW.has(plain) || plain.startsWith('x-forwarded-')) continue
     if (plain === 'content-encoding' && content?.isDecoded) {
       notes.push(`the body is sent without its coding (${body?.coding})`)
       continue

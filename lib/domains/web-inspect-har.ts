@@ -1,6 +1,6 @@
-import type { Recording } from './web-inspect.ts'
 import type { ShownBody } from './web-inspect-body.ts'
 import { exchangeOf, type InspectedExchange, type ShownHeader, type ShownMessage } from './web-inspect-show.ts'
+import type { Recording } from './web-recording.ts'
 
 /** An HTTP Archive 1.2 (http://www.softwareishard.com/blog/har-12-spec/). */
 export interface Har {

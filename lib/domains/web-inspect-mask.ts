@@ -1,34 +1,15 @@
+import { isSecretHeader, isSecretName } from './secret-names.ts'
+
 /** What stands in the place of a secret, whose name is given. */
 export type Mask = (name: string) => string
 
-export const MASK = '***'
+const MASK = '***'
 
 const plain: Mask = () => MASK
 
-/** Words of a name that say that what it names is nobody else's business. */
-const SECRET_WORDS: ReadonlySet<string> = new Set([
-  ...['password', 'passwd', 'passphrase', 'passcode', 'pass', 'pwd', 'pin', 'otp', 'totp'],
-  ...['secret', 'secrets', 'token', 'tokens', 'jwt', 'key', 'keys', 'apikey', 'credential', 'credentials'],
-  ...['auth', 'authorization', 'assertion', 'cookie', 'cookies', 'csrf', 'xsrf', 'session', 'sessionid', 'sid'],
-])
-/** In what is written as one word. */
-const SECRET_PARTS = /passw|passphrase|secret|token|apikey|accesskey|privatekey|credential|sessionid|authorization/
 /** A signature in a URL is all that is needed to use it; of a message it proves who sent it, and no more. */
 const SECRET_IN_URL: ReadonlySet<string> = new Set(['signature', 'sig', 'code'])
-/** Headers whose names sound like secrets. */
-const OPEN_HEADERS: ReadonlySet<string> = new Set(['idempotency-key', 'sec-websocket-key', 'surrogate-key'])
 const URL_HEADERS: ReadonlySet<string> = new Set(['referer', 'location', 'content-location'])
-const LONGEST_NAME = 200
-
-/** Whether a field with this name holds a secret: `access_token`, `apiKey`, `user[password]`. */
-export function isSecretName(name: string): boolean {
-  if (name.length > LONGEST_NAME) return true
-  const words = name
-    .replace(/([a-z0-9])([A-Z])/g, '$1 $2')
-    .toLowerCase()
-    .split(/[^a-z0-9]+/)
-  return words.some((word) => SECRET_WORDS.has(word)) || SECRET_PARTS.test(words.join(''))
-}
 
 /** Names and values as they are sent, less the secrets. */
 export function maskHeaders(list: readonly string[], mask: Mask = plain): string[] {
@@ -44,7 +25,7 @@ export function maskHeader(name: string, value: string, mask: Mask = plain): str
     const [, pair = '', attributes = ''] = /^([^;]*)(.*)$/s.exec(value) ?? []
     return `${maskPairs(pair, /;/, mask)}${attributes}`
   }
-  if (OPEN_HEADERS.has(plainName) || !isSecretName(plainName)) return value
+  if (!isSecretHeader(plainName)) return value
   const [, scheme] = (plainName.endsWith('authorization') && /^([a-z][a-z0-9-]{0,30}) +\S/i.exec(value)) || []
   return scheme === undefined ? mask(name) : `${scheme} ${mask(name)}`
 }
@@ -74,7 +55,7 @@ export function maskJson(text: string, mask: Mask = plain): string {
 }
 
 /** The parts of `multipart/form-data` (RFC 7578), as the characters of its bytes. */
-export function maskMultipart(text: string, boundary: string, mask: Mask = plain): string {
+function maskMultipart(text: string, boundary: string, mask: Mask = plain): string {
   const parts = text.split(`--${boundary}`)
   return parts
     .map((part) => {

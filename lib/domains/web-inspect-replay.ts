@@ -1,18 +1,14 @@
 import { createServer } from 'node:http'
 import { ProxyError } from '../core/errors.ts'
 import { localPair } from '../core/local-pair.ts'
-import type { Recording } from './web-inspect.ts'
+import { BY_EACH_HOP } from './header-names.ts'
+import type { Recording } from './web-recording.ts'
 import type { WebServing } from './web-serving.ts'
 
 /** How long the answer may take, all of it, in ms. */
 const PATIENCE = 30_000
 /** Of what the server took, and a little more. */
 const LONGEST_HEAD = 262_144
-/** What is for one connection only, or said anew. */
-const NOT_SAID: ReadonlySet<string> = new Set([
-  ...['host', 'content-length', 'transfer-encoding', 'connection', 'keep-alive', 'proxy-connection', 'expect'],
-  ...['te', 'trailer', 'upgrade', 'http2-settings'],
-])
 
 /**
  * Asks the same once more, as if the visitor had: of whoever has the name and path now, by the rules of now. Resolves with
@@ -76,7 +72,7 @@ function headOf({ method, url, authority, headers, asked }: Recording): Buffer {
     const [name = '', value = ''] = [headers[i], headers[i + 1]]
     const plain = name.toLowerCase()
     if (plain === 'content-length' || plain === 'transfer-encoding') length = String(asked.size)
-    if (!NOT_SAID.has(plain)) lines.push(`${name}: ${value}`)
+    if (!BY_EACH_HOP.has(plain)) lines.push(`${name}: ${value}`)
   }
   if (length !== undefined || asked.size > 0) lines.push(`Content-Length: ${asked.size}`)
   return Buffer.from(`${lines.join('\r\n')}\r\n\r\n`, 'latin1')

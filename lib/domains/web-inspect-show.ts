@@ -1,6 +1,6 @@
-import type { Recording } from './web-inspect.ts'
 import { type ShownBody, showBody } from './web-inspect-body.ts'
 import { type Mask, maskHeaders, maskUrl } from './web-inspect-mask.ts'
+import type { Recording } from './web-recording.ts'
 
 /** One request that was recorded, in short. Secrets are masked. Times in ms. */
 export interface InspectedRequest {
@@ -131,14 +131,14 @@ export function filterOf({ mapping, host, method, status, path, since }: Inspect
 }
 
 /** Headers are bytes: what is UTF-8 is shown as what it says. */
-export function shownText(text: string): string {
+function shownText(text: string): string {
   if (!/[\x80-\xff]/.test(text) || /[^\0-\xff]/.test(text)) return text
   const bytes = Buffer.from(text, 'latin1')
   const utf8 = bytes.toString('utf8')
   return Buffer.from(utf8, 'utf8').equals(bytes) ? utf8 : text
 }
 
-export function headersOf(list: readonly string[]): ShownHeader[] {
+function headersOf(list: readonly string[]): ShownHeader[] {
   const headers: ShownHeader[] = []
   for (let i = 0; i + 1 < list.length; i += 2)
     headers.push({ name: list[i] ?? '', value: shownText(list[i + 1] ?? '') })

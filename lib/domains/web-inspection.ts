@@ -1,6 +1,5 @@
 import { ProxyError } from '../core/errors.ts'
 import { shown } from './text.ts'
-import type { Recording } from './web-inspect.ts'
 import type { CurlCommand } from './web-inspect-curl.ts'
 import type { Har } from './web-inspect-har.ts'
 import {
@@ -12,6 +11,7 @@ import {
   select,
   summaryOf,
 } from './web-inspect-show.ts'
+import type { Recording } from './web-recording.ts'
 import type { WebServing } from './web-serving.ts'
 
 export type { CurlCommand } from './web-inspect-curl.ts'

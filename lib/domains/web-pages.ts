@@ -2,7 +2,7 @@ import { type IncomingMessage, type OutgoingHttpHeaders, type ServerResponse, ST
 import { ProxyError } from '../core/index.ts'
 
 /** What is said to a visitor who cannot be served. Nothing of what lies behind the web port, or came with the request. */
-const PAGES: Record<number, Page> = {
+const PAGES: Readonly<Record<PageStatus, Page>> = {
   400: ['Bad request', 'The request cannot be understood in one way only, and was not passed on.'],
   401: ['Unauthorized', 'A name and a password are needed here.'],
   403: ['Forbidden', 'What is published here is not for your address.'],
@@ -35,9 +35,9 @@ export function sendPage(
   response: ServerResponse,
   status: PageStatus,
   headers: OutgoingHttpHeaders = {},
-  page: Page | undefined = PAGES[status],
+  page: Page = PAGES[status],
 ): void {
-  const [title, text] = page ?? []
+  const [title, text] = page
   const html = /\btext\/html\b/i.test(request.headers.accept ?? '')
   const body = html
     ? `<!doctype html><html lang="en"><meta charset="utf-8"><title>${status} ${title}</title>` +

@@ -1,12 +1,13 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Admitted } from '../core/index.ts'
-import { customerOf, isLoopback, parseIp } from '../sockets/ip.ts'
+import { customerOf, ipOf, isLoopback } from '../sockets/ip.ts'
 import type { Origin } from '../sockets/requests.ts'
+import { endInTime } from './unread.ts'
 import { type Verdict, WebAuth } from './web-auth.ts'
 import { Exchange, type Visit } from './web-exchange.ts'
 import { WebCounter } from './web-figures.ts'
-import { addressOf, hasBody, isClear } from './web-headers.ts'
+import { hasBody, isClear } from './web-headers.ts'
 import { Recorder, type RecorderOptions } from './web-inspect.ts'
 import { type PageStatus, sendMaintenance, sendPage, statusFor } from './web-pages.ts'
 import { readTarget, type WebRoutes, type WebSite } from './web-routes.ts'
@@ -29,8 +30,6 @@ export interface WebOptions {
   readonly inspect?: RecorderOptions | undefined
 }
 
-/** How long a visitor may take to end a connection that is over, in ms. */
-const LINGER = 5000
 /** RFC 7617 section 2.1. */
 const CHALLENGE = 'Basic realm="restricted", charset="UTF-8"'
 
@@ -95,7 +94,7 @@ export class WebServing {
     this.#sockets.then((sockets) => sockets.accept(visit, socket, head)).catch(() => socket.destroy())
   }
 
-  /** What the operator has put in front of the target: `go` is called at once, later, or not at all. */
+  /** What the operator has put in front of the target: `then` is called at once, later, or not at all. */
   #admit(visit: Visit, then: (visit: Visit) => void): void {
     const { site, request, response, origin, rules } = visit
     const { maintenance, basicAuth } = rules.settings
@@ -172,12 +171,13 @@ export class WebServing {
    */
   #enter({ site, origin, record, request, response }: Visit, onClose: () => void): boolean {
     const visits = this.#visits.get(site) ?? { count: 0, byCustomer: new Map<string, number>() }
-    const ip = parseIp(addressOf(origin.remote) ?? '')
+    const ip = ipOf(origin.remote)
     const customer = ip && !isLoopback(ip) ? customerOf(ip) : undefined
     const own = customer === undefined ? 0 : (visits.byCustomer.get(customer) ?? 0)
     if (own >= (this.#options.visits ?? 1024) - visits.count) return false
     this.#visits.set(site, visits)
     visits.count++
+    record?.letIn()
     if (customer !== undefined) visits.byCustomer.set(customer, own + 1)
     this.#whileHere({ request, response }, () => {
       if (--visits.count === 0) this.#visits.delete(site)
@@ -245,8 +245,6 @@ function endSoon(socket: Duplex & { readonly destroySoon?: unknown }): void {
     socket.destroySoon()
     return
   }
-  socket.end()
+  endInTime(socket)
   socket.resume()
-  const timer = setTimeout(() => socket.destroy(), LINGER).unref()
-  socket.once('close', () => clearTimeout(timer))
 }

@@ -107,13 +107,20 @@ export class CaddyNames implements AsyncDisposable {
     this.#wake()
   }
 
-  /** Where visitors find a host, once it is there: it waits for that, but not for long, and not if something is wrong. */
+  /**
+   * Where visitors find a host, once it is there: it waits for that, but not for long, and not if something is wrong.
+   *
+   * @throws ProxyError PROXY_ERR_NAME_TAKEN if Caddy has it for somebody else
+   */
   async placeOf(host: string): Promise<{ readonly scheme: 'http' | 'https'; readonly port: number }> {
     const end = performance.now() + this.#times.patience
     while (!this.#seen.has(host) && !this.#told && !this.#closed && this.#running) {
       const left = end - performance.now()
       if (left <= 0) break
       await this.#round(left)
+    }
+    if (this.#left.has(host)) {
+      throw new ProxyError('PROXY_ERR_NAME_TAKEN', `name taken: ${host} is not to be had from the Caddy in front`)
     }
     return { scheme: this.#plan?.scheme ?? 'https', port: this.#plan?.port ?? 443 }
   }

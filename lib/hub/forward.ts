@@ -1,5 +1,5 @@
 import { allowAll, type DomainPlugin, Domains, type Listener, ProxyError } from '../core/index.ts'
-import { openHere } from '../core/open-here.ts'
+import { openHere } from '../domains/open-here.ts'
 import type { Spec } from '../domains/spec.ts'
 import type { OnEvent } from './events.ts'
 

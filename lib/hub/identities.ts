@@ -1,104 +1,36 @@
-import * as v from 'valibot'
-import { derivePsk, type Policy, ProxyError, readToken, type Suite, suiteOf } from '../core/index.ts'
-import { isChannelName } from '../domains/channel-address.ts'
+import { derivePsk, type Policy, ProxyError, type Suite, suiteOf } from '../core/index.ts'
 import { parseWeb } from '../domains/web-address.ts'
 import { type OwnNames, parseNamePattern } from '../policy/names.ts'
 import { type PortRange, parsePattern, parsePortRanges } from '../policy/patterns.ts'
 import { createPolicy } from '../policy/policy.ts'
-import { TRAFFIC_LIMITS, type TrafficLimits } from '../policy/traffic-limits.ts'
+import type { TrafficLimits } from '../policy/traffic-limits.ts'
+import { Turns } from '../sockets/turns.ts'
 import { JsonFile } from '../store/json-file.ts'
 import { isGuessable, makeToken } from '../store/secrets.ts'
 import type { StateFolder } from '../store/state-folder.ts'
-import { mergePatch, patchSchema } from './merge-patch.ts'
-import type { AddedNode, Grants, NodeChange, NodeRequest } from './operations.ts'
+import {
+  type AskedNode,
+  assertUsable,
+  badRequest,
+  changedNode,
+  KEPT_NODES,
+  type KeptNode,
+  readNodeChange,
+  readNodeRequest,
+  shownId,
+  succeeds,
+} from './node-request.ts'
+import type { AddedNode, NodeChange, NodeRequest } from './operations.ts'
 
 const FILE = 'nodes.json'
 const MAX_IDENTITIES = 10_000
-/** What the preamble of a handshake can carry. */
-const MAX_ID = 64
-const MAX_SECRET = 1024
-/** Patterns, or channels, of one node, and all of its grants as JSON: what 10,000 nodes have fits into one file. */
-const MAX_GRANTS = 64
-const MAX_GRANTED_BYTES = 4096
-/** The same of its limits. */
-const MAX_LIMITS_BYTES = 4096
 /** 32 MiB each for some tens of ms; the other threads of the pool are for names to look up and files to write. */
 const DERIVED_AT_ONCE = 2
 /** An expiry is looked at again after this long, in ms: timers know nothing of clocks that are set, and stand still in sleep. */
 const LONGEST_TIMER = 60_000
 
-const text = (longest: number): v.GenericSchema<string> => v.pipe(v.string(), v.minLength(1), v.maxLength(longest))
-const list = (check: (item: string) => unknown): v.GenericSchema<string[]> =>
-  v.pipe(v.array(v.pipe(text(256), v.check(succeeds(check)))), v.maxLength(MAX_GRANTS))
-const time = v.pipe(v.string(), v.isoTimestamp())
-
-const GRANTS = {
-  listen: v.optional(v.pipe(text(1024), v.check(succeeds(parsePortRanges)))),
-  dial: v.optional(list(parsePattern)),
-  channels: v.optional(list(parseChannelPattern)),
-  names: v.optional(list((pattern) => parseNamePattern(pattern, parseWeb))),
-}
-const ASKED_GRANTS = v.pipe(
-  v.strictObject(GRANTS),
-  v.check(
-    (grants) => Buffer.byteLength(JSON.stringify(grants)) <= MAX_GRANTED_BYTES,
-    `more than ${MAX_GRANTED_BYTES} bytes`,
-  ),
-)
-const ASKED_LIMITS = v.pipe(
-  TRAFFIC_LIMITS,
-  v.check(
-    (limits) => Buffer.byteLength(JSON.stringify(limits)) <= MAX_LIMITS_BYTES,
-    `more than ${MAX_LIMITS_BYTES} bytes`,
-  ),
-)
-/** Files of older versions have channels of any name. Such a one is nobody's. */
-const KEPT_GRANTS = v.strictObject({ ...GRANTS, channels: v.optional(list(() => {})) })
-const RECORDS = v.array(
-  v.object({
-    id: v.pipe(v.string(), v.check(isId)),
-    suite: v.picklist(['NNpsk0', 'NKpsk0']),
-    psk: v.pipe(
-      v.string(),
-      v.base64(),
-      v.check((psk) => Buffer.from(psk, 'base64').length === 32),
-    ),
-    created: time,
-    expires: v.optional(time),
-    enabled: v.boolean(),
-    grants: v.optional(KEPT_GRANTS),
-    limits: v.optional(TRAFFIC_LIMITS),
-  }),
-)
-const REQUEST = v.strictObject({
-  id: v.string(),
-  secret: v.optional(v.string()),
-  expires: v.optional(v.string()),
-  grants: v.optional(ASKED_GRANTS),
-  limits: v.optional(ASKED_LIMITS),
-})
-/** What of a node can be changed, as it is when it is changed. */
-const CHANGEABLE = v.strictObject({
-  expires: v.optional(v.string()),
-  grants: v.optional(ASKED_GRANTS),
-  limits: v.optional(ASKED_LIMITS),
-})
-/** The shape of a `NodeChange`. */
-export const NODE_CHANGE: v.GenericSchema<unknown, NodeChange> = patchSchema(CHANGEABLE)
-
-type Stored = v.InferOutput<typeof RECORDS>[number]
-
 /** An enrolled node, without what it proves itself with. */
-export interface Identity {
-  readonly id: string
-  readonly enabled: boolean
-  /** `NKpsk0` for a token, `NNpsk0` for a secret that a person chose. */
-  readonly suite: Suite
-  readonly created: string
-  readonly expires?: string | undefined
-  readonly grants?: Grants | undefined
-  readonly limits?: TrafficLimits | undefined
-}
+export type Identity = Omit<KeptNode, 'psk'>
 
 /** Why what was known about an id holds no longer. */
 export type IdentityChange = 'added' | 'removed' | 'enabled' | 'disabled' | 'rotated' | 'expired' | 'changed'
@@ -111,7 +43,7 @@ export interface IdentitiesOptions {
 }
 
 interface Entry {
-  readonly stored: Stored
+  readonly stored: KeptNode
   readonly psk: Uint8Array
   /** In ms since 1970. */
   readonly expires: number
@@ -124,7 +56,7 @@ interface Entry {
  * cannot be shown again. A change is on disk first, and then holds for everybody at once.
  */
 export class Identities {
-  readonly #file: JsonFile<Stored[]>
+  readonly #file: JsonFile<KeptNode[]>
   readonly #serverKey: () => Promise<Uint8Array>
   readonly #ownNames: OwnNames | undefined
   #entries: ReadonlyMap<string, Entry>
@@ -137,18 +69,17 @@ export class Identities {
   #defaultLimits: TrafficLimits = {}
   /** The change under way, and with it all before. */
   #changing: Promise<unknown> = Promise.resolve()
-  #deriving = 0
-  readonly #waiting: (() => void)[] = []
+  readonly #turns = new Turns(DERIVED_AT_ONCE)
   /** Ids whose expiry has been told. */
   readonly #expired = new Set<string>()
   #timer: NodeJS.Timeout | undefined
 
   /** @throws ProxyError PROXY_ERR_STATE if the file is damaged: it is not overwritten */
   static async open(folder: StateFolder, options: IdentitiesOptions): Promise<Identities> {
-    return new Identities(await JsonFile.open(folder, FILE, RECORDS, []), options)
+    return new Identities(await JsonFile.open(folder, FILE, KEPT_NODES, []), options)
   }
 
-  private constructor(file: JsonFile<Stored[]>, options: IdentitiesOptions) {
+  private constructor(file: JsonFile<KeptNode[]>, options: IdentitiesOptions) {
     this.#file = file
     this.#serverKey = options.serverKey
     this.#ownNames = options.ownNames
@@ -266,10 +197,10 @@ export class Identities {
 
   /** Enrols all of them, or none; answers in the order of the requests. Throws as `add`. */
   async addMany(requests: readonly NodeRequest[]): Promise<AddedNode[]> {
-    const asked = requests.map(checkRequest)
+    const asked = requests.map(readNodeRequest)
     const ids = new Set<string>()
     for (const { id } of asked) {
-      if (ids.has(id)) throw new ProxyError('PROXY_ERR_EXISTS', `node ${shown(id)} is named twice`)
+      if (ids.has(id)) throw new ProxyError('PROXY_ERR_EXISTS', `node ${shownId(id)} is named twice`)
       ids.add(id)
     }
     this.#assertFree(ids)
@@ -279,7 +210,7 @@ export class Identities {
     await this.#change(async () => {
       this.#assertFree(ids)
       const created = new Date().toISOString()
-      const stored = asked.map(({ id, expires, grants, limits }, index): Stored => {
+      const stored = asked.map(({ id, expires, grants, limits }, index): KeptNode => {
         const { suite, psk } = made[index] ?? nothingMade()
         const more = { ...(grants && { grants }), ...(limits && { limits }) }
         return { id, suite, psk, created, ...(expires && { expires }), enabled: true, ...more }
@@ -316,21 +247,9 @@ export class Identities {
    * @throws ProxyError PROXY_ERR_NOT_FOUND, PROXY_ERR_REQUEST, PROXY_ERR_STATE
    */
   async change(id: string, change: NodeChange): Promise<void> {
-    const patch = checked(NODE_CHANGE, change)
-    // To valibot a list is an object.
-    const { grants, limits } = change
-    if ([change, grants, limits, limits?.visitor].some((one) => Array.isArray(one))) throw bad('a list is no change')
-    if (typeof patch.expires === 'string') readExpiry(patch.expires)
+    const patch = readNodeChange(change)
     await this.#change(async () => {
-      const { expires, grants, limits, ...rest } = this.#find(id).stored
-      const before = { expires, grants, limits }
-      const after = checked(CHANGEABLE, mergePatch(before, patch, new Set()))
-      // One that stays has been read before, and may have passed since.
-      const at = typeof patch.expires === 'string' ? readExpiry(patch.expires) : after.expires
-      const granted = isEmpty(after.grants) ? undefined : after.grants
-      const limited = isEmpty(after.limits) ? undefined : after.limits
-      const more = { ...(granted && { grants: granted }), ...(limited && { limits: limited }) }
-      await this.#replace({ ...rest, ...(at && { expires: at }), ...more })
+      await this.#replace(changedNode(this.#find(id).stored, patch))
       this.#tell(id, 'changed')
     })
   }
@@ -373,15 +292,15 @@ export class Identities {
   #find(id: string): Entry {
     const entry = this.#entries.get(id)
     if (entry) return entry
-    throw new ProxyError('PROXY_ERR_NOT_FOUND', `there is no node ${shown(id)}`)
+    throw new ProxyError('PROXY_ERR_NOT_FOUND', `there is no node ${shownId(id)}`)
   }
 
   #assertFree(ids: ReadonlySet<string>): void {
     for (const id of ids) {
-      if (this.#entries.has(id)) throw new ProxyError('PROXY_ERR_EXISTS', `there is a node ${shown(id)} already`)
+      if (this.#entries.has(id)) throw new ProxyError('PROXY_ERR_EXISTS', `there is a node ${shownId(id)} already`)
     }
     if (this.#entries.size + ids.size > MAX_IDENTITIES) {
-      throw bad(`a server has at most ${MAX_IDENTITIES} nodes of its own`)
+      throw badRequest(`a server has at most ${MAX_IDENTITIES} nodes of its own`)
     }
   }
 
@@ -392,12 +311,12 @@ export class Identities {
     await mine
   }
 
-  async #replace(next: Stored): Promise<void> {
+  async #replace(next: KeptNode): Promise<void> {
     await this.#keep(this.#file.value.map((stored) => (stored.id === next.id ? next : stored)))
   }
 
   /** What is not on disk holds for nobody. */
-  async #keep(all: Stored[]): Promise<void> {
+  async #keep(all: KeptNode[]): Promise<void> {
     await this.#file.change(all)
     const before = this.#entries
     this.#entries = new Map(
@@ -422,7 +341,7 @@ export class Identities {
 
   // --- secrets ---
 
-  async #deriveAll(asked: readonly Asked[], serverKey: Uint8Array): Promise<Made[]> {
+  async #deriveAll(asked: readonly AskedNode[], serverKey: Uint8Array): Promise<Made[]> {
     let gaveUp = false
     const made = asked.map(async (one) => {
       try {
@@ -435,21 +354,14 @@ export class Identities {
     return await Promise.all(made)
   }
 
-  async #derive({ id, secret }: Asked, serverKey: Uint8Array, over: () => boolean = () => false): Promise<Made> {
+  async #derive({ id, secret }: AskedNode, serverKey: Uint8Array, over: () => boolean = () => false): Promise<Made> {
     const used = secret ?? makeToken(serverKey)
     const suite = suiteOf(used)
-    if (this.#deriving >= DERIVED_AT_ONCE) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    else this.#deriving++
-    try {
+    return await this.#turns.take(async () => {
       if (over()) return nothingMade()
       const psk = await derivePsk(used, id, suite)
       return { secret: used, suite, psk: psk.toString('base64') }
-    } finally {
-      const next = this.#waiting.shift()
-      // The place is handed on.
-      if (next) next()
-      else this.#deriving--
-    }
+    })
   }
 
   // --- expiries ---
@@ -484,14 +396,6 @@ export class Identities {
   }
 }
 
-interface Asked {
-  readonly id: string
-  readonly secret?: string | undefined
-  readonly expires?: string | undefined
-  readonly grants?: v.InferOutput<typeof ASKED_GRANTS> | undefined
-  readonly limits?: TrafficLimits | undefined
-}
-
 interface Made {
   readonly secret: string
   readonly suite: Suite
@@ -503,7 +407,7 @@ function nothingMade(): Made {
   return { secret: '', suite: 'NNpsk0', psk: '' }
 }
 
-function channelsOf(all: readonly Stored[]): Map<string, string[]> {
+function channelsOf(all: readonly KeptNode[]): Map<string, string[]> {
   const channels = new Map<string, string[]>()
   for (const { id, grants } of all) {
     for (const pattern of new Set(grants?.channels)) channels.set(pattern, [...(channels.get(pattern) ?? []), id])
@@ -511,7 +415,7 @@ function channelsOf(all: readonly Stored[]): Map<string, string[]> {
   return channels
 }
 
-function hostsOf(all: readonly Stored[]): Map<string, string[]> {
+function hostsOf(all: readonly KeptNode[]): Map<string, string[]> {
   const hosts = new Map<string, string[]>()
   for (const { id, grants } of all) {
     for (const pattern of new Set(grants?.names)) {
@@ -523,14 +427,7 @@ function hostsOf(all: readonly Stored[]): Map<string, string[]> {
   return hosts
 }
 
-/** @throws ProxyError PROXY_ERR_PATTERN */
-function parseChannelPattern(pattern: string): void {
-  if (pattern === '*' || isChannelName(pattern.replace(/\*$/, ''))) return
-  const why = 'write a name of letters, digits, ".", "_" and "-", or how names begin: office-*'
-  throw new ProxyError('PROXY_ERR_PATTERN', `bad channel ${shown(pattern)}: ${why}`)
-}
-
-function entryOf(stored: Stored, own: OwnNames | undefined, before?: Entry): Entry {
+function entryOf(stored: KeptNode, own: OwnNames | undefined, before?: Entry): Entry {
   const { grants, expires } = stored
   return {
     stored,
@@ -556,93 +453,4 @@ function identityOf({ stored: { psk: _kept, ...identity } }: Entry): Identity {
 function answer(id: string, given: string | undefined, made: string | undefined): AddedNode {
   if (given === undefined) return { id, secret: made }
   return isGuessable(given) ? { id, guessable: true } : { id }
-}
-
-/** It comes from an operator, and by way of an API from anywhere. */
-function checkRequest(request: NodeRequest): Asked {
-  const output = checked(REQUEST, request)
-  if (!isId(output.id))
-    throw bad(`${shown(output.id)}: an id has 1 to ${MAX_ID} bytes, no spaces or control characters`)
-  return { ...output, expires: output.expires === undefined ? undefined : readExpiry(output.expires) }
-}
-
-/** @throws ProxyError PROXY_ERR_REQUEST */
-function checked<T>(schema: v.GenericSchema<unknown, T>, given: unknown): T {
-  const { success, output, issues } = v.safeParse(schema, given)
-  if (success) return output
-  const [issue] = issues
-  const at = issue && v.getDotPath(issue)
-  throw bad(`${at ?? 'a node'}: ${at?.startsWith('limits') ? issue.message : whyNot(given, issue?.message)}`)
-}
-
-function isEmpty(value: object | undefined): boolean {
-  return value === undefined || Object.keys(value).length === 0
-}
-
-/** What is wrong with the grants, in the words of whoever reads patterns. */
-function whyNot(request: unknown, otherwise = 'it makes no sense'): string {
-  const given = typeof request === 'object' && request !== null && 'grants' in request ? request.grants : undefined
-  const grants: { readonly [name in keyof Grants]?: unknown } = typeof given === 'object' && given !== null ? given : {}
-  const each = (given: unknown, check: (pattern: string) => unknown): void => {
-    if (Array.isArray(given)) for (const pattern of given) if (typeof pattern === 'string') check(pattern)
-  }
-  try {
-    if (typeof grants.listen === 'string') parsePortRanges(grants.listen)
-    each(grants.dial, parsePattern)
-    each(grants.channels, parseChannelPattern)
-    each(grants.names, (pattern) => parseNamePattern(pattern, parseWeb))
-  } catch (error) {
-    if (error instanceof ProxyError) return error.message
-  }
-  return otherwise
-}
-
-function isId(id: string): boolean {
-  return id !== '' && Buffer.byteLength(id) <= MAX_ID && !/[\p{C}\p{Z}]/u.test(id)
-}
-
-const ISO = /^(\d{4}-\d\d-\d\d)(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d))?$/
-
-/** ISO 8601; a day alone begins at midnight UTC. What `Date` would only guess at is refused, also 30 February. */
-function readExpiry(given: string): string {
-  const [, day] = ISO.exec(given) ?? []
-  const at = Date.parse(given)
-  if (day === undefined || Number.isNaN(at) || new Date(`${day}T00:00Z`).toISOString().slice(0, 10) !== day) {
-    throw bad(`${shown(given)} is no time: write 2030-12-31 or 2030-12-31T18:00:00Z`)
-  }
-  if (at <= Date.now()) throw bad(`${shown(given)} has passed already`)
-  return new Date(at).toISOString()
-}
-
-/** @throws ProxyError PROXY_ERR_SECRET */
-function assertUsable(secret: string, serverKey: Uint8Array, id: string): void {
-  const refuse = (why: string): ProxyError => new ProxyError('PROXY_ERR_SECRET', `node ${shown(id)}: ${why}`)
-  if (secret === '') throw refuse('the secret is empty')
-  if (Buffer.byteLength(secret) > MAX_SECRET) throw refuse(`the secret has more than ${MAX_SECRET} bytes`)
-  if (!secret.startsWith('symport_')) return
-  const token = readToken(secret)
-  if (!token) throw refuse('the token is damaged: leave it out, and a new one is made')
-  // No node could ever connect with it.
-  if (!token.publicKey.equals(serverKey)) {
-    throw refuse('the token was made for another server: leave it out, and a new one is made')
-  }
-}
-
-function succeeds<T extends unknown[]>(check: (...given: T) => unknown): (...given: T) => boolean {
-  return (...given) => {
-    try {
-      check(...given)
-      return true
-    } catch {
-      return false
-    }
-  }
-}
-
-function shown(given: string): string {
-  return JSON.stringify(given.length > 80 ? `${given.slice(0, 79)}…` : given)
-}
-
-function bad(message: string): ProxyError {
-  return new ProxyError('PROXY_ERR_REQUEST', message)
 }

@@ -50,7 +50,7 @@ export class Limiter {
   readonly #refusals = new Map<string, Refusals>()
   readonly #told = new Map<string, Told>()
   #timer: NodeJS.Timeout | undefined
-  #nodesAskWho = false
+  #nodesPaceVisitors = false
   readonly #unsubscribe: (() => void) | undefined
 
   constructor(options: LimiterOptions = {}) {
@@ -84,7 +84,7 @@ export class Limiter {
     const node = known ?? { traffic: this.#makeNode(peer, key), peers: new Set() }
     this.#nodes.set(key, node)
     node.peers.add(peer)
-    this.#nodesAskWho ||= node.traffic.asksWho
+    this.#nodesPaceVisitors ||= node.traffic.pacesVisitors
     void peer.proxy.closed.then(() => {
       node.peers.delete(peer)
       if (node.peers.size === 0) this.#nodes.delete(key)
@@ -129,12 +129,12 @@ export class Limiter {
         break
       }
     }
-    this.#nodesAskWho = [...this.#nodes.values()].some(({ traffic }) => traffic.asksWho)
+    this.#nodesPaceVisitors = [...this.#nodes.values()].some(({ traffic }) => traffic.pacesVisitors)
   }
 
-  /** Whether it matters to a node who comes, as far as is known. */
-  get nodesAskWho(): boolean {
-    return this.#nodesAskWho
+  /** Whether a node limits the bytes of each visitor, as far as is known. */
+  get nodesPaceVisitors(): boolean {
+    return this.#nodesPaceVisitors
   }
 
   // --- listeners of nodes ---

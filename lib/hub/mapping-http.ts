@@ -1,9 +1,8 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import type { HttpRequest, HttpSettings } from '../domains/http-settings.ts'
+import { isSecretHeader } from '../domains/secret-names.ts'
 import type { HttpStatus } from './operations.ts'
 
-/** Headers whose values are not for whoever only looks. */
-const SECRET = /^(?:authorization|proxy-authorization|cookie|set-cookie)$|token|secret|password|api-?key/i
 const HIDDEN = '(hidden)'
 /** Each takes 32 MiB and some 80 ms of a thread. */
 const AT_ONCE = 2
@@ -87,6 +86,6 @@ export function shownHttp(http: HttpSettings | undefined): HttpStatus | undefine
 
 function shownHeaders(headers: { readonly [name: string]: string | null }): { readonly [name: string]: string | null } {
   return Object.fromEntries(
-    Object.entries(headers).map(([name, value]) => [name, value !== null && SECRET.test(name) ? HIDDEN : value]),
+    Object.entries(headers).map(([name, value]) => [name, value !== null && isSecretHeader(name) ? HIDDEN : value]),
   )
 }

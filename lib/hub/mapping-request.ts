@@ -7,7 +7,7 @@ import { type EndpointContext, parseEndpointUrl, type Role, type Spec } from '..
 import { DOMAINS, ownDomains, peerDomains } from '../domains/table.ts'
 import { shown } from '../domains/text.ts'
 import { TRAFFIC_LIMITS, type TrafficLimits } from '../policy/traffic-limits.ts'
-import { mergePatch, patchSchema } from './merge-patch.ts'
+import { isEmpty, mergePatch, patchSchema } from './merge-patch.ts'
 import type { Balance, MappingChange, MappingRequest } from './operations.ts'
 
 /** What an operator decides about a mapping, checked. What is left out is as the server has it. */
@@ -88,7 +88,7 @@ export const MAPPING_REQUEST: v.GenericSchema<unknown, MappingRequest> = v.stric
 export const MAPPING_CHANGE: v.GenericSchema<unknown, MappingChange> = patchSchema(v.strictObject(changeable))
 
 /** A domain and an address, as a file has them. */
-export const ENDPOINT: v.GenericSchema<unknown, Endpoint> = v.object({ Domain: v.string(), Addr: v.string() })
+const ENDPOINT: v.GenericSchema<unknown, Endpoint> = v.object({ Domain: v.string(), Addr: v.string() })
 
 /** The settings of a mapping, as a file has them. */
 export const MAPPING_SETTINGS: v.GenericSchema<unknown, MappingSettings> = v.object({
@@ -170,10 +170,6 @@ function settled<H extends object>(
     limits: isEmpty(limits) ? undefined : limits,
     http: isEmpty(http) ? undefined : http,
   }
-}
-
-function isEmpty(value: object | undefined): boolean {
-  return value === undefined || Object.keys(value).length === 0
 }
 
 function assertHttp({ Domain }: Endpoint, http: object | undefined): void {

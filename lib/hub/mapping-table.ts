@@ -6,6 +6,7 @@ import type { Spec } from '../domains/spec.ts'
 import { shown } from '../domains/text.ts'
 import { JsonFile } from '../store/json-file.ts'
 import type { StateFolder } from '../store/state-folder.ts'
+import { ChangeQueue, stopping } from './change-queue.ts'
 import type { HubEvent, OnEvent } from './events.ts'
 import { HealthChecks } from './health.ts'
 import { Limiter } from './limits.ts'
@@ -44,9 +45,6 @@ export interface MappingTableOptions extends MappingHooks {
 
 const FILE = 'mappings.json'
 const MAX_MAPPINGS = 10_000
-/** Changes that wait for their turn, and that are written together. */
-const MAX_CHANGES = 10_000
-const TOGETHER = 256
 /** Requests that are checked in one turn of the event loop. */
 const IN_ONE_TURN = 250
 /** Listens under way at once at the start. */
@@ -76,28 +74,6 @@ const KEPT = v.object({
 type Kept = v.InferOutput<typeof KEPT>
 type Given = Kept['given'][number]
 
-/** A change that is in memory and not on disk yet. */
-interface Applied<T> {
-  readonly answer: () => T
-  /** Takes it back, because it cannot be kept. */
-  undo?(): Promise<void> | void
-  /** It is kept. */
-  done?(): Promise<void> | void
-}
-
-interface Made {
-  undo(): Promise<void>
-  done(): Promise<void>
-  reject(error: unknown): void
-}
-
-interface Change {
-  /** Those that take ports, and those that give them back once it is kept that they do, are not written together. */
-  readonly kind: 'open' | 'close' | 'list'
-  apply(): Promise<Omit<Made, 'reject'>>
-  reject(error: unknown): void
-}
-
 /**
  * The mappings of this side, each with a listener of its own. Those of the command line and of a configuration file are
  * read-only here; others come and go while all runs, and are there again after a restart. Changes are made one after the
@@ -114,8 +90,7 @@ export class MappingTable {
   /** What the file says about mappings that nobody has asked for so far. */
   readonly #given = new Map<string, Given>()
   readonly #stop = new AbortController()
-  readonly #changes: Change[] = []
-  #working: Promise<void> | undefined
+  readonly #changes: ChangeQueue
   #keeping: Promise<unknown> | undefined
   #closing: Promise<void> | undefined
   #started = false
@@ -146,6 +121,15 @@ export class MappingTable {
       ...{ domains: new Domains(domains, allowAll), pool, relay, health: this.#health, onEvent, balance },
       ...{ onOpened, figures, limiter: options.limiter ?? new Limiter({ onEvent }) },
     }
+    this.#changes = new ChangeQueue({
+      signal: this.#stop.signal,
+      keep: async (kind) => {
+        if (kind !== 'list') return await this.#keep()
+        this.#keepIds()
+        return undefined
+      },
+      onMade: () => this.#retryLater(),
+    })
     const { next, entries, given } = file?.value ?? { next: 1, entries: [], given: [] }
     this.#next = Math.max(next, ...[...entries, ...given].map((one) => Number(one.id) + 1))
     for (const one of given) this.#given.set(`${one.source} ${one.key}`, one)
@@ -184,7 +168,7 @@ export class MappingTable {
 
   /** Listens. What cannot is told as an event, and tries again. */
   async start(): Promise<void> {
-    await this.#change('list', async () => {
+    await this.#changes.add('list', async () => {
       this.#started = true
       for (const source of SOURCES) {
         const mappings = [...this.#mappings.values()].filter((mapping) => mapping.source === source && mapping.failed)
@@ -204,7 +188,7 @@ export class MappingTable {
   async add(request: MappingRequest, source: Source = 'runtime'): Promise<MappingStatus> {
     const asked = readMappingRequest(request, this.#options.domains)
     const settings = { ...asked, http: await hashed(asked.http) }
-    return await this.#change('open', async () => {
+    return await this.#changes.add('open', async () => {
       this.#assertRoom(1)
       const other = this.#listeningAt(settings.Listen)
       if (other) throw taken(settings, other)
@@ -228,7 +212,7 @@ export class MappingTable {
    * @throws ProxyError PROXY_ERR_NOT_FOUND, PROXY_ERR_READ_ONLY, PROXY_ERR_STATE
    */
   async remove(id: string): Promise<void> {
-    await this.#change('close', async () => {
+    await this.#changes.add('close', async () => {
       const mapping = this.#changeable(id, 'removed')
       this.#delete(mapping)
       return {
@@ -248,7 +232,7 @@ export class MappingTable {
    * @throws ProxyError PROXY_ERR_NOT_FOUND, PROXY_ERR_READ_ONLY, PROXY_ERR_LISTEN_FAILED, PROXY_ERR_STATE
    */
   async setEnabled(id: string, enabled: boolean): Promise<void> {
-    await this.#change(enabled ? 'open' : 'close', async () => {
+    await this.#changes.add(enabled ? 'open' : 'close', async () => {
       const mapping = this.#changeable(id, enabled ? 'enabled' : 'disabled')
       const before = mapping.settings
       if (before.enabled === enabled && !mapping.failed) return { answer: () => {} }
@@ -281,7 +265,7 @@ export class MappingTable {
     this.#changeable(id, 'changed')
     const proofs = asked.http?.basicAuth && (await hashedProofs(asked.http.basicAuth))
     const patch = proofs ? { ...asked, http: { ...asked.http, basicAuth: Object.fromEntries(proofs) } } : asked
-    return await this.#change('open', async () => {
+    return await this.#changes.add('open', async () => {
       const mapping = this.#changeable(id, 'changed')
       const before = mapping.settings
       const after = changedSettings(before, patch)
@@ -336,14 +320,14 @@ export class MappingTable {
     const closeAll = (): Promise<unknown> => Promise.all([...this.#mappings.values()].map((one) => one.unlisten()))
     await closeAll()
     // A change that was being made may have opened another one.
-    await this.#working
+    await this.#changes.idle
     await Promise.all([closeAll(), this.#keeping])
   }
 
   // --- one list of mappings that come from elsewhere ---
 
   #setList(source: 'command line' | 'config', list: readonly MappingSettings[]): Promise<string[]> {
-    return this.#change('list', async () => {
+    return this.#changes.add('list', async () => {
       if (source === 'config') assertNoneTwice(list)
       const before = [...this.#mappings.values()].filter((mapping) => mapping.source === source)
       this.#assertRoom(list.length - before.length)
@@ -396,73 +380,6 @@ export class MappingTable {
   }
 
   // --- changes ---
-
-  #change<T>(kind: Change['kind'], apply: () => Promise<Applied<T>>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      if (this.#changes.length >= MAX_CHANGES) {
-        reject(new ProxyError('PROXY_ERR_REQUEST', 'too many changes at once', { retryable: true }))
-        return
-      }
-      this.#changes.push({
-        kind,
-        reject,
-        async apply() {
-          const { answer, undo, done } = await apply()
-          return {
-            async undo() {
-              await undo?.()
-            },
-            async done() {
-              await done?.()
-              resolve(answer())
-            },
-          }
-        },
-      })
-      this.#working ??= this.#work()
-    })
-  }
-
-  /** Makes the changes that wait, one after the other, and writes those of one kind together. */
-  async #work(): Promise<void> {
-    // Whoever asks in this very turn is written with it.
-    await Promise.resolve()
-    for (let change = this.#changes[0]; change; change = this.#changes[0]) {
-      const made = await this.#make(change.kind)
-      if (made.length === 0) continue
-      let failure: ProxyError | undefined
-      if (change.kind === 'list') this.#keepIds()
-      else failure = await this.#keep()
-      if (failure) made.reverse()
-      for (const { undo, done, reject } of made) {
-        try {
-          await (failure ? undo() : done())
-          if (failure) reject(failure)
-        } catch (error) {
-          reject(error)
-        }
-      }
-      this.#retryLater()
-    }
-    this.#working = undefined
-  }
-
-  /** Takes changes of one kind from the queue and applies them. Answers those that could be. */
-  async #make(kind: Change['kind']): Promise<Made[]> {
-    const made: Made[] = []
-    const most = kind === 'list' ? 1 : TOGETHER
-    for (let taken = 0; taken < most && this.#changes[0]?.kind === kind; taken++) {
-      const change = this.#changes.shift()
-      if (!change) break
-      try {
-        this.#assertOpen()
-        made.push({ ...(await change.apply()), reject: change.reject })
-      } catch (error) {
-        change.reject(this.#stop.signal.aborted ? stopping() : error)
-      }
-    }
-    return made
-  }
 
   /** Answers why it could not be written. */
   async #keep(): Promise<ProxyError | undefined> {
@@ -674,8 +591,4 @@ function taken({ Listen }: MappingSettings, { id, source }: LiveMapping): ProxyE
 
 function tooMany(): ProxyError {
   return new ProxyError('PROXY_ERR_REQUEST', `there are at most ${MAX_MAPPINGS} mappings`)
-}
-
-function stopping(): ProxyError {
-  return new ProxyError('PROXY_ERR_DRAINING', 'this side is about to stop', { retryable: true })
 }

@@ -10,6 +10,7 @@ import {
 } from '../core/index.ts'
 import type { Spec } from '../domains/spec.ts'
 import type { Connected, OnEvent } from './events.ts'
+import { Guest } from './guest.ts'
 import type { HealthChecks } from './health.ts'
 import { carry, type Limiter } from './limits.ts'
 import { shownHttp } from './mapping-http.ts'
@@ -17,7 +18,7 @@ import { keyOf, type MappingSettings } from './mapping-request.ts'
 import type { Balance, MappingStatus, Totals } from './operations.ts'
 import { PATIENCE, type Pool } from './pool.ts'
 import type { Relay } from './relay.ts'
-import { isLimited, type Traffic, visitorOf } from './traffic.ts'
+import { isLimited, type Traffic } from './traffic.ts'
 
 export type Source = MappingStatus['source']
 
@@ -189,40 +190,41 @@ export class LiveMapping implements MappingIdentity {
 
   // --- connections ---
 
-  /** What the limits of its nodes have to say about a visitor they are asked when a sub-connection is opened there. */
+  /** For what counts by itself, and not as what is opened for it. */
   #admit(from: string | undefined): Admitted {
-    const entry = this.#traffic.enter(from)
-    if (entry.sharing !== '' || !this.#nodesAskWho) return entry
-    return { sharing: visitorOf(from), leave: () => entry.leave() }
-  }
-
-  get #nodesAskWho(): boolean {
     const { limiter, pool } = this.#context
-    const { nodes } = this.#settings
-    if (!limiter.nodesAskWho) return false
-    for (const peer of pool.serving(nodes)) {
-      // Where any node will do, they are too many to ask each.
-      if (nodes.length === 0 || limiter.node(peer).asksWho) return true
+    const guest = new Guest(this.#traffic, limiter, from)
+    try {
+      const peer = pool.pick(this.#wanted)
+      if (peer) guest.goTo(peer)
+      return guest
+    } catch (error) {
+      guest.leave()
+      throw error
     }
-    return false
   }
 
   /** `to`: where the listener itself knows. */
-  async #serve(options: OpenOptions, over: AbortSignal): Promise<SubConnection> {
-    const { to, from, admitted, alone = admitted?.sharing !== '' } = options
+  async #serve({ to, from, admitted, alone }: OpenOptions, over: AbortSignal): Promise<SubConnection> {
     const { pool, relay, limiter, onEvent, onOpened } = this.#context
     const forward = this.#settings.Forward
-    const entry = admitted ? undefined : this.#traffic.enter(from)
+    let guest: Guest | undefined
     try {
-      const peer = pool.pick(this.#wanted) ?? (await this.#wait(over))
+      const known = admitted instanceof Guest ? admitted : undefined
+      guest = known ?? new Guest(this.#traffic, limiter, from)
+      const chosen = known?.peer
+      const peer = chosen && pool.serves(chosen) ? chosen : (pool.pick(this.#wanted) ?? (await this.#wait(over)))
+      guest.goTo(peer)
       const there = to ?? forward
       const relayed = relay?.serves(forward) ?? false
-      const node = limiter.node(peer)
-      const atNode = node.enter(from)
       const use = new Use(this.#open, peer)
-      // There may be very many: lists that grow have room for more.
-      const entries = entry ? [entry, atNode, use] : [atNode, use]
-      const carried = { from, traffics: [this.#traffic, node], entries, opened: true, alone }
+      const carried = {
+        from,
+        traffics: [this.#traffic, limiter.node(peer)],
+        entries: known ? [use] : [guest, use],
+        opened: true,
+        alone: alone ?? known?.alone ?? true,
+      }
       const sub = await carry(carried, () =>
         relay && relayed ? this.#openThrough(relay, peer, to, from) : peer.proxy.open({ to: there, from }),
       )
@@ -231,7 +233,7 @@ export class LiveMapping implements MappingIdentity {
       else onOpened?.(sub, { ...opened, to: there })
       return sub
     } catch (error) {
-      entry?.leave()
+      if (guest !== admitted) guest?.leave()
       const reason = ProxyError.from(error, 'PROXY_ERR_NO_PEER')
       // Told by themselves, and not one by one.
       if (isLimited(reason)) throw reason

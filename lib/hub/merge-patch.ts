@@ -25,6 +25,11 @@ export function mergePatch(
   return Object.fromEntries(merged)
 }
 
+/** Whether nothing is said in it. */
+export function isEmpty(value: object | undefined): boolean {
+  return value === undefined || Object.keys(value).length === 0
+}
+
 /** The shape of a patch, of the shape of what is patched: no key is unknown, and each may be null. */
 export function patchSchema<T>(schema: v.GenericSchema<unknown, T>): v.GenericSchema<unknown, Patch<T>> {
   // Its type follows from what it is made of, which only runs.

@@ -78,11 +78,11 @@ export class Pool {
   /** Those that serve now; see `Wanted`. */
   *serving(ids: readonly string[] = []): Generator<Connected, void, undefined> {
     if (ids.length === 0) {
-      for (const peer of this.#peers) if (this.#serves(peer)) yield peer
+      for (const peer of this.#peers) if (this.serves(peer)) yield peer
       return
     }
     for (const id of ids) {
-      for (const peer of this.#byId.get(id) ?? []) if (this.#serves(peer)) yield peer
+      for (const peer of this.#byId.get(id) ?? []) if (this.serves(peer)) yield peer
     }
   }
 
@@ -91,7 +91,8 @@ export class Pool {
     this.#aside.add(peer)
   }
 
-  #serves(peer: Connected): boolean {
+  /** Whether it takes connections of mappings now. */
+  serves(peer: Connected): boolean {
     return peer.proxy.serving && !this.#aside.has(peer)
   }
 

@@ -1,9 +1,9 @@
 import { isDeepStrictEqual } from 'node:util'
 import { type Admitted, type ErrorCode, ProxyError, type SubConnection, type Throttle } from '../core/index.ts'
+import { QuotaMeter } from '../policy/quota-meter.ts'
 import { Throttled, TokenBucket } from '../policy/token-bucket.ts'
 import type { FlowLimits, LimitKind, Refusals, TrafficLimits } from '../policy/traffic-limits.ts'
 import { customerOf, ipOf, NetSet } from '../sockets/ip.ts'
-import { QuotaMeter } from './quota-meter.ts'
 
 /** New connections that may come at once after a pause, in ms of their rate. */
 const RATE_BURST = 1000
@@ -183,12 +183,6 @@ export class Traffic {
   /** Whether bytes are limited at all. */
   get paces(): boolean {
     return this.#in !== undefined || this.#out !== undefined || this.#meter !== undefined || this.pacesVisitors
-  }
-
-  /** Whether it matters who comes. */
-  get asksWho(): boolean {
-    const { visitor, allow, deny } = this.#limits
-    return visitor !== undefined || allow !== undefined || deny !== undefined
   }
 
   // --- who comes ---

@@ -31,6 +31,8 @@ export interface OwnNames {
   readonly hosts?: readonly string[] | undefined
   /** Names of hosts that are given only by a pattern that says them: `www` of the server's domain, and its like. */
   readonly reserved?: ((host: string) => boolean) | undefined
+  /** Names whose TLS ends at the server: only a pattern that says one has it end at a node's target. */
+  readonly tls?: ((host: string) => boolean) | undefined
 }
 
 /** Domains whose addresses are names of the web port: `tls` to listen on, that is. */
@@ -70,17 +72,17 @@ export function givesName(pattern: NamePattern, name: WebName): boolean {
 }
 
 /**
- * Whether a node may have the requests of this name.
+ * Whether a node may have the requests of this name; with `isTls`, all of its TLS.
  *
  * @throws ProxyError PROXY_ERR_ADDRESS if it is none
  */
-export function mayHaveName({ patterns, read, own = {} }: NameRules, addr: string): boolean {
+export function mayHaveName({ patterns, read, own = {} }: NameRules, addr: string, isTls = false): boolean {
   const name = read(addr)
   if (own.paths?.includes(name.path)) return false
   const { hosts = [] } = own
   const takesOwn = hosts.length > 0 && name.path === '/' && (name.host === '' || hosts.includes(name.host))
   /** The pattern has to say it, and not only to include it. */
-  const mustSay = takesOwn || own.reserved?.(name.host) === true
+  const mustSay = takesOwn || own.reserved?.(name.host) === true || (isTls && own.tls?.(name.host) === true)
   const says = (pattern: NamePattern): boolean => pattern !== 'any' && pattern.host !== '' && pattern.host === name.host
   return patterns.some((pattern) => givesName(pattern, name) && (!mustSay || says(pattern)))
 }

@@ -45,7 +45,7 @@ export function createPolicy({ dial, listenPorts, names }: PolicyOptions): Polic
       if (PROXIES.includes(at.Domain)) throw denied(`a proxy (${at.Domain}) is listened for on one's own side only`)
       if (listenPorts === 'any') return
       if (hasName(at.Domain)) {
-        if (names !== undefined && mayHaveName(names, at.Addr)) return
+        if (names !== undefined && mayHaveName(names, at.Addr, at.Domain === 'tls')) return
         throw denied(`the web name ${nameOf(at)} is not given to this node (see --allow-names)`)
       }
       const port = WITH_PORTS.includes(at.Domain) ? splitAddr(at.Addr)?.port : undefined

@@ -4,7 +4,7 @@ import type { Throttle } from '../core/throttle.ts'
 const BURST = 100
 /** One turn, in ms of the rate, and in bytes. */
 const TURN = 10
-const LARGEST_TURN = 65_536
+const LARGEST_TURN = 16_384
 const SMALLEST_TURN = 1024
 /** What sums of parts of a millisecond may be off. */
 const ROUNDING = 0.001

@@ -40,7 +40,7 @@ const net = v.pipe(
   v.string('an address or a CIDR, in quotes'),
   v.check(isNet, 'an address or a CIDR, as 192.0.2.0/24 or 2001:db8::/32'),
 )
-const nets = v.optional(v.pipe(v.array(net, 'a list of addresses and CIDRs'), v.maxLength(MOST_NETS)))
+const nets = v.pipe(v.array(net, 'a list of addresses and CIDRs'), v.maxLength(MOST_NETS))
 const flow = {
   in: count(1, 'bytes per second'),
   out: count(1, 'bytes per second'),
@@ -53,8 +53,9 @@ export const TRAFFIC_LIMITS: v.GenericSchema<unknown, TrafficLimits> = v.strictO
   ...flow,
   quota: count(1, 'bytes per month'),
   visitor: v.optional(v.strictObject(flow)),
-  allow: nets,
-  deny: nets,
+  // An empty one lets nobody in, and looks as if it let everybody in.
+  allow: v.optional(v.pipe(nets, v.minLength(1, 'who may come; leave it out for all'))),
+  deny: v.optional(nets),
 })
 
 function isNet(text: string): boolean {

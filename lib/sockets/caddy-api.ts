@@ -1,6 +1,7 @@
-import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http'
+import type { IncomingMessage, RequestOptions } from 'node:http'
 import { ProxyError } from '../core/index.ts'
 import { dialError } from './dial.ts'
+import { responseOf, textOf } from './http-answer.ts'
 import { formatRemote } from './remote.ts'
 import { tlsError } from './verify.ts'
 
@@ -110,22 +111,15 @@ export class CaddyApi {
 
   async #read(response: IncomingMessage, method: string): Promise<CaddyAnswer> {
     const { socket, statusCode: status = 0, headers } = response
-    const chunks: Buffer[] = []
-    let length = 0
-    for await (const chunk of response) {
-      length += chunk.length
-      if (length > LONGEST_ANSWER) {
-        response.destroy()
-        throw this.#problem(`the answer of ${this.place.name} is longer than ${LONGEST_ANSWER / 1024 / 1024} MiB`)
-      }
-      chunks.push(chunk)
+    const text = await textOf(response, LONGEST_ANSWER)
+    if (text === undefined) {
+      throw this.#problem(`the answer of ${this.place.name} is longer than ${LONGEST_ANSWER / 1024 / 1024} MiB`)
     }
     // After a change Caddy closes it in any case.
     if (method === 'GET' && headers.connection?.toLowerCase() !== 'close') {
       if (socket.destroyed) this.onClosed()
       else if (socket.listenerCount('close', this.#onSocketClosed) === 0) socket.once('close', this.#onSocketClosed)
     }
-    const text = Buffer.concat(chunks).toString('utf8')
     // Caddy reckons it while it writes, and sends it behind the body.
     const etag = response.trailers.etag ?? headers.etag
     return {
@@ -168,20 +162,4 @@ export function reasonOf({ status, value }: CaddyAnswer): string {
 
 export function caddyError(message: string, cause?: unknown): ProxyError {
   return new ProxyError('PROXY_ERR_CADDY', message, { cause, retryable: true })
-}
-
-async function responseOf(ask: () => ClientRequest, text: string | undefined): Promise<IncomingMessage> {
-  const asking = ask()
-  try {
-    return await new Promise<IncomingMessage>((resolve, reject) => {
-      asking.on('error', reject)
-      asking.once('response', resolve)
-      asking.end(text)
-    })
-  } catch (error) {
-    // Closed in the moment in which it is used again, as by a Caddy that has been started anew.
-    const closed = error instanceof Error && 'code' in error && error.code === 'ECONNRESET'
-    if (!asking.reusedSocket || !closed) throw error
-    return await responseOf(ask, text)
-  }
 }

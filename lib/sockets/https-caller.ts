@@ -1,7 +1,8 @@
-import type { ClientRequest, IncomingHttpHeaders, IncomingMessage } from 'node:http'
+import type { IncomingHttpHeaders } from 'node:http'
 import type { Agent } from 'node:https'
 import { ProxyError } from '../core/index.ts'
 import { dialError } from './dial.ts'
+import { responseOf, textOf } from './http-answer.ts'
 import { Lazy } from './lazy.ts'
 import { tlsError, type Verify, type VerifyByPin, verifySettings } from './verify.ts'
 
@@ -52,7 +53,9 @@ export class HttpsCaller {
     try {
       const options = { agent, method, headers: sent, signal: signal ? AbortSignal.any([signal, late]) : late }
       const response = await responseOf(() => request(url, options), body)
-      return { status: response.statusCode ?? 0, headers: response.headers, text: await textOf(response, host) }
+      const text = await textOf(response, LONGEST_ANSWER)
+      if (text === undefined) throw new ProxyError('PROXY_ERR_DIAL_FAILED', `the answer of ${host} is too long`)
+      return { status: response.statusCode ?? 0, headers: response.headers, text }
     } catch (error) {
       if (error instanceof ProxyError) throw error
       if (signal?.aborted) throw givenUp()
@@ -71,36 +74,6 @@ export class HttpsCaller {
 async function loadAgent(verify: VerifyCaller): Promise<Agent> {
   const [{ Agent }, settings] = await Promise.all([import('node:https'), verifySettings(verify)])
   return new Agent({ keepAlive: true, maxSockets: MOST_SOCKETS, minVersion: 'TLSv1.2', ...settings })
-}
-
-async function responseOf(ask: () => ClientRequest, body: string | undefined): Promise<IncomingMessage> {
-  const asking = ask()
-  try {
-    return await new Promise<IncomingMessage>((resolve, reject) => {
-      asking.on('error', reject)
-      asking.once('response', resolve)
-      asking.end(body)
-    })
-  } catch (error) {
-    // A connection that was kept may be closed by the other side at the very moment in which it is used again.
-    const closed = error instanceof Error && 'code' in error && error.code === 'ECONNRESET'
-    if (!asking.reusedSocket || !closed) throw error
-    return await responseOf(ask, body)
-  }
-}
-
-async function textOf(response: IncomingMessage, host: string): Promise<string> {
-  const chunks: Buffer[] = []
-  let length = 0
-  for await (const chunk of response) {
-    length += chunk.length
-    if (length > LONGEST_ANSWER) {
-      response.destroy()
-      throw new ProxyError('PROXY_ERR_DIAL_FAILED', `the answer of ${host} is too long`)
-    }
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString('utf8')
 }
 
 function givenUp(): ProxyError {

@@ -53,6 +53,12 @@ export function serveHttp2(secure: TLSSocket, visit: WebVisit, web: Web, idleTim
   const timer = new IdleTimer(session, secure, idleTime)
   const takenBack = new TakenBack()
   const way = new WayIn(web, visit, UNREAD_FACTOR * idleTime)
+  // A session waits for its last write before it ends the connection, and Node.js does not always tell when that has failed.
+  const end = (code: number): void => {
+    session.destroy(undefined, code)
+    const timer = setTimeout(() => secure.destroy(), LINGER).unref()
+    secure.once('close', () => clearTimeout(timer))
+  }
   session.on('error', () => {})
   session.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, _: number, rawHeaders: string[]) => {
     timer.opened()
@@ -60,12 +66,12 @@ export function serveHttp2(secure: TLSSocket, visit: WebVisit, web: Web, idleTim
     const exchange = new Http2Exchange(stream, headers, rawHeaders)
     stream.once('close', () => {
       timer.closed()
-      if (!exchange.isAnswered && takenBack.isTooMuch()) session.destroy(undefined, NGHTTP2_ENHANCE_YOUR_CALM)
+      if (!exchange.isAnswered && takenBack.isTooMuch()) end(NGHTTP2_ENHANCE_YOUR_CALM)
     })
     exchange.start(way)
   })
   // Nobody who is half gone has more than that to say in HTTP/2.
-  secure.once('end', () => session.destroy())
+  secure.once('end', () => end(NGHTTP2_NO_ERROR))
   secure.once('close', () => way.destroy())
   session.setLocalWindowSize(SESSION_WINDOW)
 }
@@ -104,13 +110,19 @@ class WayIn extends Agent {
   }
 }
 
-/** Ends a session that nobody has used for a while. */
+/**
+ * Ends a session that nobody has used for a while, and one whose visitor waits for an answer but is not there any more:
+ * nothing comes from it, not even what each client says to a ping. TCP may not tell (the reads of Node.js wait for its
+ * writes, and it can lose one of these when a connection breaks).
+ */
 class IdleTimer {
   readonly #session: ServerHttp2Session
   readonly #secure: TLSSocket
   readonly #time: number
   #streams = 0
   #timer: NodeJS.Timeout | undefined
+  /** Bytes that had come when it was last asked, if it has not answered. */
+  #askedAt: number | undefined
 
   constructor(session: ServerHttp2Session, secure: TLSSocket, time: number) {
     this.#time = time
@@ -121,12 +133,29 @@ class IdleTimer {
   }
 
   opened(): void {
-    this.#streams++
+    if (this.#streams++ > 0) return
     clearTimeout(this.#timer)
+    this.#askedAt = undefined
+    this.#timer = setInterval(() => this.#ask(), this.#time).unref()
   }
 
   closed(): void {
-    if (--this.#streams === 0 && !this.#secure.destroyed) this.#start()
+    if (--this.#streams > 0) return
+    clearTimeout(this.#timer)
+    if (!this.#secure.destroyed) this.#start()
+  }
+
+  #ask(): void {
+    const { bytesRead } = this.#secure
+    if (bytesRead === this.#askedAt) {
+      this.#secure.destroy()
+      return
+    }
+    this.#askedAt = bytesRead
+    if (this.#session.destroyed) return
+    this.#session.ping(() => {
+      this.#askedAt = undefined
+    })
   }
 
   #start(): void {

@@ -198,6 +198,7 @@ test('routes of others for the same host are left alone, which is told once', as
     ],
   )
   assert.deepEqual(hostsOf(caddy.routes[0]), ['a.example.com'])
+  await assert.rejects(names.keeper.placeOf('other.example.com'), { code: 'PROXY_ERR_NAME_TAKEN' })
   names.add('b.example.com')
   await names.next('names', 2)
   assert.equal(names.of('left').length, 2)

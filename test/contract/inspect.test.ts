@@ -5,6 +5,7 @@ import { connect } from 'node:net'
 import { test } from 'node:test'
 import { brotliCompressSync, gzipSync } from 'node:zlib'
 import type { HttpSettings } from '../../lib/domains/http-settings.ts'
+import { hashPassword } from '../../lib/domains/web-auth.ts'
 import { last, lastExchange, listenInspected, values } from '../helpers/contract/inspected.ts'
 import { eventually, watchForStrays } from '../helpers/contract/strays.ts'
 import { ask, target, webPort } from '../helpers/contract/web-port.ts'
@@ -262,6 +263,27 @@ test('what is kept is bounded in number and bytes, and a busy listener does not 
   assert.equal(inspection.list({ mapping: '1' }).length, 1)
   for (let i = 0; i < 30; i++) await ask(port.port, '/nobody')
   assert.equal(inspection.list({ mapping: '2', limit: 1000 }).length, busy.length)
+})
+
+test('whoever is turned away pushes nobody out of the list', async () => {
+  await using there = await target((_request, response) => response.end('ok'))
+  await using port = await webPort({ inspect: { mostOfOne: 10, mostRefused: 3 } })
+  const basicAuth = { ann: await hashPassword('pw') }
+  await listenInspected(port, there.port, { settings: () => ({ inspect: true, basicAuth }) })
+  const inspection = await port.web.inspection()
+  const headers = { authorization: `Basic ${Buffer.from('ann:pw').toString('base64')}` }
+  assert.equal((await ask(port.port, '/in', { headers })).status, 200)
+  for (let i = 0; i < 30; i++) assert.equal((await ask(port.port, `/out/${i}`)).status, 401)
+  await eventually(() => inspection.list({})[0]?.url.endsWith('/out/29') === true, 'the last one is not there')
+  assert.deepEqual(
+    inspection.list({}).map(({ url, status, by }) => [new URL(url).pathname, status, by]),
+    [
+      ['/out/29', 401, 'here'],
+      ['/out/28', 401, 'here'],
+      ['/out/27', 401, 'here'],
+      ['/in', 200, 'target'],
+    ],
+  )
 })
 
 test('what is asked for is found', async () => {

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { tcp } from '../../lib/domains/tcp.ts'
 import { udp } from '../../lib/domains/udp.ts'
-import { createWeb } from '../../lib/domains/web.ts'
+import { createWeb, type Web } from '../../lib/domains/web.ts'
 import type { HubEvent } from '../../lib/hub/events.ts'
 import { Limiter } from '../../lib/hub/limits.ts'
 import type { MappingStatus } from '../../lib/hub/operations.ts'
@@ -387,10 +387,8 @@ test('a channel of a node is no visit: its lists do not concern those who join, 
 
 // --- the web port ---
 
-test('requests are asked one by one: 403, 429 with Retry-After, 503, and no connection is shared', limit, async () => {
-  const web = createWeb()
-  await using here = await hub({ domains: [tcp(), ...web.domains] })
-  await here.join('a')
+/** A web port where the visitor says in a header who they are, and a target behind it. */
+async function webStage(web: Web) {
   const front = createServer((incoming, response) => {
     web.onRequest(incoming, response, { remote: `${incoming.headers['x-from']}:1000`, secure: false })
   })
@@ -401,7 +399,7 @@ test('requests are asked one by one: 403, 429 with Retry-After, 503, and no conn
   await once(front, 'listening')
   const { port } = front.address() as AddressInfo
   const held: (() => void)[] = []
-  await using there = await webTarget((incoming, response) => {
+  const there = await webTarget((incoming, response) => {
     if (incoming.url === '/hold') held.push(() => response.end('held'))
     else response.end('served')
   })
@@ -414,62 +412,128 @@ test('requests are asked one by one: 403, 429 with Retry-After, 503, and no conn
     await once(answer, 'end')
     return { status: answer.statusCode, retry: answer.headers['retry-after'] }
   }
-  try {
-    const mapping = await here.table.add({
-      listen: { Domain: 'web', Addr: 'app.test' },
-      forward: `tcp://127.0.0.1:${there.port}`,
-      limits: { deny: ['192.0.2.66'] },
-    })
-    const set = (limits: object) => here.table.change(mapping.id, { limits })
-    assert.deepEqual(await ask('192.0.2.66'), { status: 403, retry: undefined })
-    const ws = { connection: 'upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'x' }
-    assert.equal((await ask('192.0.2.66', '/', ws)).status, 403)
-    for (let i = 0; i < 5; i++) assert.equal((await ask(`192.0.2.${i}`)).status, 200)
-    assert.equal(there.connections(), 1, 'all of them on one connection')
+  return {
+    ...{ there, held, ask },
+    async [Symbol.asyncDispose]() {
+      front.close()
+      front.closeAllConnections()
+      web.close()
+      await there[Symbol.asyncDispose]()
+    },
+  }
+}
 
-    await set({ rate: 2 })
-    const many = await Promise.all(Array.from({ length: 10 }, () => ask('192.0.2.1')))
-    assert.equal(many.filter(({ status }) => status === 200).length, 2)
-    assert.ok(many.every(({ status, retry }) => status === 200 || (status === 429 && Number(retry) >= 1)))
+test('requests are asked one by one: 403, 429 with Retry-After, 503, and no connection is shared', limit, async () => {
+  const web = createWeb()
+  await using here = await hub({ domains: [tcp(), ...web.domains] })
+  await here.join('a')
+  await using front = await webStage(web)
+  const { there, held, ask } = front
+  const mapping = await here.table.add({
+    listen: { Domain: 'web', Addr: 'app.test' },
+    forward: `tcp://127.0.0.1:${there.port}`,
+    limits: { deny: ['192.0.2.66'] },
+  })
+  const set = (limits: object) => here.table.change(mapping.id, { limits })
+  assert.deepEqual(await ask('192.0.2.66'), { status: 403, retry: undefined })
+  const ws = { connection: 'upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'x' }
+  assert.equal((await ask('192.0.2.66', '/', ws)).status, 403)
+  for (let i = 0; i < 5; i++) assert.equal((await ask(`192.0.2.${i}`)).status, 200)
+  assert.equal(there.connections(), 1, 'all of them on one connection')
 
-    await set({ rate: null, connections: 2 })
-    const holding = [ask('192.0.2.1', '/hold'), ask('192.0.2.2', '/hold')]
-    await eventually(() => held.length === 2, 'both wait')
-    assert.equal((await ask('192.0.2.3')).status, 503)
-    for (const release of held) release()
-    await Promise.all(holding)
-    assert.equal((await ask('192.0.2.3')).status, 200)
+  await set({ rate: 2 })
+  const many = await Promise.all(Array.from({ length: 10 }, () => ask('192.0.2.1')))
+  assert.equal(many.filter(({ status }) => status === 200).length, 2)
+  assert.ok(many.every(({ status, retry }) => status === 200 || (status === 429 && Number(retry) >= 1)))
 
-    await set({ connections: null, visitor: { out: 1_000_000 } })
-    const before = there.connections()
-    for (let i = 0; i < 3; i++) for (const who of [1, 2, 3]) assert.equal((await ask(`192.0.2.${who}`)).status, 200)
-    assert.equal(there.connections(), before + 3, 'a connection for each visitor, used again by the same')
-    assert.deepEqual(here.told('unserved'), [])
-    assert.equal(here.table.get(mapping.id)?.limited?.rate, 8)
+  await set({ rate: null, connections: 2 })
+  const holding = [ask('192.0.2.1', '/hold'), ask('192.0.2.2', '/hold')]
+  await eventually(() => held.length === 2, 'both wait')
+  assert.equal((await ask('192.0.2.3')).status, 503)
+  for (const release of held) release()
+  await Promise.all(holding)
+  assert.equal((await ask('192.0.2.3')).status, 200)
 
-    // The same for a name that a node has for itself.
-    const limitsOf = (): TrafficLimits => ({ deny: ['192.0.2.66'], visitor: { connections: 1 } })
-    await using stage = await channelStage({
-      domains: [tcp(), ...web.domains],
-      nodeLimits: { limitsOf, onLimits: () => () => {} },
-    })
-    const Listen = { Domain: 'web', Addr: 'shop.test' }
-    const Forward = { Domain: 'tcp', Addr: `127.0.0.1:${there.port}` }
-    const shop = await stage.node('shop', { offers: [{ Listen, Forward }] })
-    await shop.event('listener-ready')
-    const host = 'shop.test'
-    assert.equal((await ask('192.0.2.66', '/', { host })).status, 403)
-    assert.equal((await ask('192.0.2.1', '/', { host })).status, 200)
-    held.splice(0)
-    const busy = ask('192.0.2.1', '/hold', { host })
+  await set({ connections: null, visitor: { out: 1_000_000 } })
+  const before = there.connections()
+  for (let i = 0; i < 3; i++) for (const who of [1, 2, 3]) assert.equal((await ask(`192.0.2.${who}`)).status, 200)
+  assert.equal(there.connections(), before + 3, 'a connection for each visitor, used again by the same')
+  assert.deepEqual(here.told('unserved'), [])
+  assert.equal(here.table.get(mapping.id)?.limited?.rate, 8)
+
+  // The same for a name that a node has for itself.
+  const limitsOf = (): TrafficLimits => ({ deny: ['192.0.2.66'], visitor: { connections: 1 } })
+  await using stage = await channelStage({
+    domains: [tcp(), ...web.domains],
+    nodeLimits: { limitsOf, onLimits: () => () => {} },
+  })
+  const Listen = { Domain: 'web', Addr: 'shop.test' }
+  const Forward = { Domain: 'tcp', Addr: `127.0.0.1:${there.port}` }
+  const shop = await stage.node('shop', { offers: [{ Listen, Forward }] })
+  await shop.event('listener-ready')
+  const host = 'shop.test'
+  assert.equal((await ask('192.0.2.66', '/', { host })).status, 403)
+  assert.equal((await ask('192.0.2.1', '/', { host })).status, 200)
+  held.splice(0)
+  const busy = ask('192.0.2.1', '/hold', { host })
+  await eventually(() => held.length === 1, 'it waits')
+  assert.equal((await ask('192.0.2.1', '/', { host })).status, 503)
+  assert.equal((await ask('192.0.2.2', '/', { host })).status, 200)
+  held[0]?.()
+  assert.equal((await busy).status, 200)
+})
+
+test(
+  'limits of the node hold for each request of an operator’s mapping too, and not for what waits between two',
+  limit,
+  async () => {
+    const web = createWeb()
+    let limits: TrafficLimits = {}
+    const told: ((id: string | undefined) => void)[] = []
+    const nodeLimits = {
+      limitsOf: () => limits,
+      onLimits: (listener: (id: string | undefined) => void) => {
+        told.push(listener)
+        return () => {}
+      },
+    }
+    await using here = await hub({ domains: [tcp(), ...web.domains], limiter: new Limiter({ nodeLimits }) })
+    await here.join('a')
+    await using front = await webStage(web)
+    const { there, held, ask } = front
+    const listen = { Domain: 'web', Addr: 'app.test' }
+    await here.table.add({ listen, forward: `tcp://127.0.0.1:${there.port}` })
+    const set = (next: TrafficLimits): void => {
+      limits = next
+      for (const tell of told) tell('a')
+    }
+    const statuses = async (...from: string[]): Promise<(number | undefined)[]> => {
+      const all: (number | undefined)[] = []
+      for (const one of from) all.push((await ask(`192.0.2.${one}`)).status)
+      return all
+    }
+    assert.deepEqual(await statuses('1', '2'), [200, 200])
+    assert.equal(there.connections(), 1)
+
+    set({ deny: ['192.0.2.66'] })
+    assert.deepEqual(await statuses('66', '1', '66'), [403, 200, 403])
+    set({ allow: ['192.0.2.66'] })
+    assert.deepEqual(await statuses('66', '1'), [200, 403])
+    set({ rate: 1 })
+    assert.deepEqual(await statuses('1', '1', '2'), [200, 429, 429])
+    set({ visitor: { rate: 1 } })
+    assert.deepEqual(await statuses('1', '1', '2'), [200, 429, 200])
+    // The connection of the request before is kept, and nobody is there any more.
+    set({ connections: 1, deny: ['192.0.2.66'] })
+    assert.deepEqual(await statuses('1', '2', '3'), [200, 200, 200])
+    const busy = ask('192.0.2.1', '/hold')
     await eventually(() => held.length === 1, 'it waits')
-    assert.equal((await ask('192.0.2.1', '/', { host })).status, 503)
-    assert.equal((await ask('192.0.2.2', '/', { host })).status, 200)
+    assert.deepEqual(await statuses('2'), [503])
     held[0]?.()
     assert.equal((await busy).status, 200)
-  } finally {
-    front.close()
-    front.closeAllConnections()
-    web.close()
-  }
-})
+    assert.equal(there.connections(), 1, 'all of them on one connection')
+    set({ visitor: { out: 1_000_000 } })
+    assert.deepEqual(await statuses('1', '2', '1', '2'), [200, 200, 200, 200])
+    assert.equal(there.connections(), 3, 'one for each visitor more')
+  },
+)

@@ -424,6 +424,30 @@ test('a body that stops coming is given up, and one that comes slowly is not', a
   visitor.destroy()
 })
 
+test('a visitor who leaves while the target agrees to another protocol is gone for the target too', async () => {
+  await using there = await target(() => {})
+  let agree = (): void => {}
+  const gone = new Promise<void>((resolve) => {
+    there.server.on('upgrade', (_message, socket: Socket) => {
+      agree = () => socket.write('HTTP/1.1 101 Hi\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
+      socket.resume().on('error', () => {})
+      socket.on('end', () => socket.end()).on('close', () => resolve())
+      there.server.emit('asked')
+    })
+  })
+  await using port = await webPort()
+  await port.listen('/', there.port)
+  const visitor = connect({ port: port.port, host: '127.0.0.1', allowHalfOpen: true })
+  visitor.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n')
+  await soon(once(there.server, 'asked'), 'the request')
+  visitor.end()
+  // The end has to be here before the answer is.
+  await sleep(50)
+  agree()
+  await soon(gone, 'the end')
+  visitor.destroy()
+})
+
 test('a target hears of a request before its body is there', async () => {
   await using there = await target((message, response) => {
     response.write('who?')
@@ -432,10 +456,10 @@ test('a target hears of a request before its body is there', async () => {
   await using port = await webPort()
   await port.listen('/', there.port)
   const visitor = connect(port.port, '127.0.0.1')
-  visitor.write('POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n')
+  visitor.write('POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n')
   const [first] = await soon(once(visitor, 'data'), 'its question')
   assert.match(String(first), /^HTTP\/1\.1 200 /)
-  visitor.end('me')
+  visitor.write('me')
   let rest = String(first)
   for await (const chunk of visitor) rest += chunk
   assert.match(rest, /who\?[\s\S]*me/)

@@ -329,3 +329,13 @@ test('one who goes without a word takes its requests along', async () => {
   }
   await all.unharmed()
 })
+
+test('one who waits for an answer, and does not even answer a ping, is gone', async () => {
+  await using all = await street({ timeout: 50 })
+  const attacker = await all.attack()
+  const silent = Buffer.concat([Buffer.from([0x82, 0x87]), literal(':path', '/silent'), literal(':authority', HOST)])
+  attacker.socket.write(frame(HEADERS, END_HEADERS | END_STREAM, 1, silent))
+  await soon(attacker.closed, 'the end', 5000)
+  assert.deepEqual([all.asked(), attacker.types.at(-1)], [1, PING])
+  await all.unharmed()
+})

@@ -26,6 +26,10 @@ describe('symport check', { concurrency: 3 }, () => {
       `host = "127.0.0.1:8925"
       uuid = "${SECRET}"
       admin.listen = "127.0.0.1:9251"
+      domain = "example.com"
+      allow-ports = "9000-9009"
+      http.caddy = "http://127.0.0.1:2019"
+      node-limits.out = "10Mbit/s"
       [[mapping]]
       listen = ":8078"
       forward = "127.0.0.1:8077"
@@ -44,11 +48,14 @@ describe('symport check', { concurrency: 3 }, () => {
       stdout,
       `${path}: ok, for a server
   nodes connect to 127.0.0.1:8925
+  nodes get names below example.com
+  nodes may have these ports: 9000-9009
+  Caddy at http://127.0.0.1:2019 gets a route for each name
+  each node without limits of its own: out 1.25MB/s
   3 mappings listen here (1 switched off)
     tcp://:8078 -> tcp://127.0.0.1:8077
     tcp://:8079 -> tcp://127.0.0.1:8077
     udp://:8078 -> udp://127.0.0.1:8077
-  0 at the other side
   the API listens on 127.0.0.1:9251
 `,
     )
@@ -143,7 +150,8 @@ ${server}: ok, a file of wsp, for a server
       'server.toml',
       `port = 8925
       uuid-file = "none.txt"
-      tls = { cert = "cert.pem", key = "." }
+      domain = "example.com"
+      tls = { cert = "cert.pem", key = ".", acme-email = "a@b.example", acme-ca = "ca.pem", acme-dns-hook = "hook" }
       [[mapping]]
       listen = ":8078"
       forward = ":1"
@@ -160,6 +168,8 @@ ${server}: ok, a file of wsp, for a server
       `${path}: uuid-file: ${stage.path('none.txt')}: there is no such file`,
       `${path}: tls.cert: ${stage.path('cert.pem')}: there is no such file`,
       `${path}: tls.key: ${stage.path('')}: it is a folder`.replace(/\/: /, ': '),
+      `${path}: tls.acme-ca: ${stage.path('ca.pem')}: there is no such file`,
+      `${path}: tls.acme-dns-hook: ${stage.path('hook')}: there is no such file`,
       `${path}: listener[0].listen: tcp://127.0.0.1:8925: the port for nodes listens there`,
       `${path}: mapping[1].listen: tcp://127.0.0.1:8078: mapping[0].listen listens there`,
     ])

@@ -64,6 +64,10 @@ async function good(t: TestContext, argvs: readonly (readonly string[])[], page:
     } else if (ASKS.includes(command)) {
       const { status, stderr } = await runHere(stage, [command, ...rest, ...state], { env })
       assert.notEqual(status, 2, `${where}: ${stderr}`)
+    } else if (command === 'uuid') {
+      await runHere(stage, ['keygen', ...state], { env })
+      const { status, stderr } = await runHere(stage, [command, ...rest, ...state], { env })
+      assert.equal(status, 0, `${where}: ${stderr}`)
     } else {
       // What it would do is none of this test's business.
       const { status } = await runHere(stage, [command, '--help'], { env })

@@ -218,7 +218,12 @@ describe('publishing in one command', { concurrency: 3 }, () => {
     const stage = new Stage(t)
     for (const [args, message] of [
       [['http'], /takes one target/],
-      [['http', '3000', '4000'], /takes one target/],
+      [['http', '3000', '--maintenance', 'page'], /takes one target: .*, and not "3000" and "page"$/m],
+      [['http', '3000'], /^symport: the secret of .* is missing: "symport login URL" keeps/],
+      [['requests', '--status', '4x'], /^symport: --status: "4x" is no status/],
+      [['requests', '--since', 'monday'], /^symport: --since: "monday" is neither a duration nor a time: write 5m/],
+      [['requests', '--limit', '0'], /^symport: --limit: "0" is no number from 1 to 1000/],
+      [['mappings', 'set', '1', '--deny-from', '1.2.3'], /^symport: --deny-from: "1\.2\.3" is no address or CIDR/],
       [['http', '0'], /out of range/],
       [['http', 'ftp://x'], /is not for "symport http"/],
       [['tcp', 'http://127.0.0.1:80'], /"symport http" publishes that/],

@@ -117,7 +117,7 @@ describe('requests that are inspected', { concurrency: 2 }, () => {
       [1, 'symport: there is no request "bcd1": only the last ones are kept'],
     )
     const wrong = await cli('list', '--status', '9')
-    assert.deepEqual([wrong.status, /"status" is no status: write 404 or 4xx/.test(wrong.stderr)], [2, true])
+    assert.deepEqual([wrong.status, /--status: "9" is no status: write 404 or 4xx/.test(wrong.stderr)], [2, true])
     await two.stop()
     assert.equal((await list()).length, 2, 'with it they are gone')
     await one.stop()

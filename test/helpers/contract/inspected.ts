@@ -2,8 +2,9 @@ import { IncomingMessage, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import type { Endpoint, Listener } from '../../../lib/core/index.ts'
 import type { HttpSettings } from '../../../lib/domains/http-settings.ts'
-import type { Recorder, Recording } from '../../../lib/domains/web-inspect.ts'
+import type { Recorder } from '../../../lib/domains/web-inspect.ts'
 import type { InspectedExchange, InspectedRequest, Inspection } from '../../../lib/domains/web-inspection.ts'
+import type { Recording } from '../../../lib/domains/web-recording.ts'
 import type { WebSite } from '../../../lib/domains/web-routes.ts'
 import { eventually } from './strays.ts'
 import type { WebPort } from './web-port.ts'
@@ -83,6 +84,7 @@ export function tell(recorder: Recorder, told: Told = {}): { readonly recording:
   const origin = { remote: '192.0.2.1:5', secure: true }
   const recording = recorder.begin({ site, target, origin, request, response }, true)
   if (!recording) throw new Error('it is not recorded')
+  recording.letIn()
   if (chunks.length > 0) {
     recording.onBody(request)
     for (const chunk of chunks) request.emit('data', chunk)

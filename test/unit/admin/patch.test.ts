@@ -30,6 +30,24 @@ describe('PATCH', { concurrency: 4 }, () => {
     assert.deepEqual(errors, [])
   })
 
+  test('a list is no object, at any depth', async (t) => {
+    const { ask, operations } = await serveAdmin(t)
+    operations.mappingList.push(someMapping('1'))
+    operations.nodeList.push(someNode('a'))
+    const bodies: [object, string][] = [
+      [[], 'the request is not an object'],
+      [{ limits: [] }, '"limits" is not an object'],
+      [{ limits: { in: 5, visitor: [] } }, '"limits.visitor" is not an object'],
+    ]
+    for (const [body, message] of bodies) {
+      for (const of of ['mappings/1', 'nodes/a']) {
+        const answer = await ask('PATCH', `${API}/${of}`, { body })
+        assert.deepEqual([answer.status, codeOf(answer), messageOf(answer)], [400, 'PROXY_ERR_REQUEST', message])
+      }
+    }
+    assert.deepEqual(operations.changes, [])
+  })
+
   test('is written down, with what came of it', async (t) => {
     const { ask, operations } = await serveAdmin(t)
     operations.mappingList.push(someMapping('1'), someMapping('2', { source: 'config' }))

@@ -8,13 +8,23 @@ import { dashboardQueries } from '../../helpers/admin/dashboard.ts'
 import { FakeOperations } from '../../helpers/admin/fake-operations.ts'
 import { projectPath } from '../../helpers/core/project.ts'
 
-test('the dashboard asks for what there is, and shows all there is', async () => {
+/** The names of all metrics, each with its type. */
+async function metricTypes(): Promise<Map<string, string>> {
   const operations = new FakeOperations()
   const counter = new WebCounter()
   operations.webFigures = () => counter.read()
   const { text } = await createMetrics({ operations, tally: new Tally() })
-  const types = [...(await text()).matchAll(/^# TYPE (\w+) (\w+)$/gm)]
-  const names = types.flatMap(([, name = '', type]) =>
+  return new Map([...(await text()).matchAll(/^# TYPE (\w+) (\w+)$/gm)].map(([, name = '', type = '']) => [name, type]))
+}
+
+test('the page about metrics has each of them', async () => {
+  const page = readFileSync(projectPath('doc/metrics.md'), 'utf8')
+  const told = [...page.matchAll(/^\| (`symport_.*?`) \|/gm)].flatMap(([, cell = '']) => cell.match(/\w+/g) ?? [])
+  assert.deepEqual(told.sort(), [...(await metricTypes()).keys()].sort())
+})
+
+test('the dashboard asks for what there is, and shows all there is', async () => {
+  const names = [...(await metricTypes())].flatMap(([name, type]) =>
     type === 'histogram' ? ['_bucket', '_sum', '_count'].map((part) => `${name}${part}`) : [name],
   )
   assert.ok(names.length > 25, names.join())

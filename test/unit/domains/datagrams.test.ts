@@ -9,6 +9,7 @@ import {
   DatagramReader,
   MAX_DATAGRAM,
 } from '../../../lib/domains/datagrams.ts'
+import { hosted } from '../../helpers/core/fake-host.ts'
 
 function framed(...datagrams: readonly Uint8Array[]): Buffer {
   return Buffer.concat(
@@ -249,4 +250,43 @@ test('an end is in order between datagrams, and PROXY_ERR_DATAGRAM within one', 
   await new Promise((resolve) => setImmediate(resolve))
   assert.deepEqual(sink.told, ['ended', 'closed in order'])
   assert.equal(link.releases, 1)
+})
+
+test('where turns are far away a new flow waits for one, and then has its own as everybody has', async () => {
+  const link = new TestLink(new DatagramMemory())
+  const sink = new TestSink()
+  sink.room = 1000
+  link.start(sink)
+  let wait = 300
+  let taken = 0
+  const sent = {
+    turn: 20,
+    take(bytes: number) {
+      taken += bytes
+      return wait
+    },
+    giveBack(bytes: number) {
+      taken -= bytes
+    },
+  }
+  const { sub } = hosted()
+  sub.throttle({ sent })
+  link.keepTo(sub)
+  const offered = performance.now()
+  for (let n = 0; n < 9; n++) link.offer(Buffer.from('early'))
+  assert.deepEqual([sink.text, taken], [[], 0])
+  while (performance.now() - offered < 310) await new Promise((resolve) => setTimeout(resolve, 10))
+  for (const text of ['in turn', 'too', 'and this one not']) link.offer(Buffer.from(text))
+  assert.deepEqual([sink.text, taken], [['in turn', 'too'], 20])
+  link.destroy()
+  assert.equal(taken, 14, 'what it did not use is for others')
+  const other = new TestLink(new DatagramMemory())
+  other.start(sink)
+  other.keepTo(sub)
+  wait = 0
+  other.offer(Buffer.from('a'))
+  wait = Number.POSITIVE_INFINITY
+  other.offer(Buffer.from('b'))
+  assert.deepEqual([sink.text, taken], [['in turn', 'too', 'a'], 17], 'none where there is no turn at all')
+  sub.destroy()
 })

@@ -62,6 +62,24 @@ test('requests may be sent before those in front of them are answered', () => {
   )
 })
 
+test('neither long paths and trailers nor what is not ASCII keeps the requests behind them from being told', () => {
+  const { watch, lines } = watching()
+  const long = 'a'.repeat(16_000)
+  const asked = [
+    `GET /${long} HTTP/1.1\r\nX-Forwarded-For: ${'1'.repeat(1000)}\r\n\r\n`,
+    `POST /2 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-A: ${long}\r\n\r\n`,
+    'GET /\xe9t\xe9\x9b HTTP/1.1\r\n\r\n',
+    'GET /4 HTTP/1.1\r\n\r\n',
+  ]
+  const end = '\r\nContent-Length: 0\r\n\r\n'
+  const answered = ['414 Too\tlong', '404 Introuvable \xe9t\xe9', `200 ${'\x1b\x85'.repeat(5000)}`, '200']
+  for (const [i, text] of asked.entries()) {
+    feed((bytes) => watch.asked(bytes), text, 1000)
+    feed((bytes) => watch.answered(bytes), `HTTP/1.1 ${answered[i]}${end}`, 1000)
+  }
+  assert.deepEqual(lines(), [`GET /${long.slice(0, 1999)} 414`, 'POST /2 404', 'GET /%E9t%E9%9B 200', 'GET /4 200'])
+})
+
 test('what follows a change of protocol, or an answer until the end, is not taken for HTTP', () => {
   const request = 'GET /x HTTP/1.1\r\n\r\n'
   const more = 'HTTP/1.1 500 No\r\n\r\n'

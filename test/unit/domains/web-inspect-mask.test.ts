@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { isSecretName } from '../../../lib/domains/secret-names.ts'
 import {
-  isSecretName,
   maskBody,
   maskForm,
   maskHeader,

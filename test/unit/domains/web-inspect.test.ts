@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict'
+import { IncomingMessage } from 'node:http'
+import { Socket } from 'node:net'
 import { test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { KeptBody, Recorder } from '../../../lib/domains/web-inspect.ts'
+import { Recorder } from '../../../lib/domains/web-inspect.ts'
+import { harOf } from '../../../lib/domains/web-inspect-har.ts'
+import { KeptBody } from '../../../lib/domains/web-recording.ts'
 import { tell } from '../../helpers/contract/inspected.ts'
 
 test('a body of many small pieces costs what it has, and no more than is allowed', () => {
@@ -76,4 +80,16 @@ test('a head is kept up to a limit', () => {
   const { recording } = tell(recorder, { headers })
   assert.equal(recording.isHeadCut, true)
   assert.ok(recording.bytes < 80_000)
+})
+
+test('a HAR of cookies that are mostly spaces takes no time', async () => {
+  const recorder = new Recorder()
+  const { recording, end } = tell(recorder)
+  const answer = new IncomingMessage(new Socket())
+  recording.onAnswer(answer, ['Set-Cookie', `a=1; Path = /x ; Comment=x${' '.repeat(60_000)}y`])
+  end()
+  const started = performance.now()
+  const har = JSON.stringify(await harOf([recording], '1'))
+  assert.ok(performance.now() - started < 1000)
+  assert.match(har, /"name":"a","value":"[^"]*"/)
 })

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import type { SubConnection } from '../../../lib/core/index.ts'
-import { QuotaMeter } from '../../../lib/hub/quota-meter.ts'
 import { Flow, isLimited, Traffic, visitorOf } from '../../../lib/hub/traffic.ts'
+import { QuotaMeter } from '../../../lib/policy/quota-meter.ts'
 import type { LimitKind, TrafficLimits } from '../../../lib/policy/traffic-limits.ts'
 import { hosted } from '../../helpers/core/fake-host.ts'
 
@@ -171,6 +171,49 @@ test('a quota that is used up lets nobody in, and ends what is open; a larger on
   one.become({ quota: 2000 })
   one.enter(YOU)
   assert.deepEqual(refused, [['quota', YOU]])
+})
+
+test('whoever was stopped by a quota goes on if it is not used up after all', async () => {
+  let used = 1000
+  const { traffic: one, clock } = traffic({ quota: 2000 }, { used: () => used })
+  const { sub, host } = hosted()
+  new Flow(sub, { from: ME, traffics: [one], entries: [one.enter(ME)], opened: true, alone: true })
+  used = 2000
+  sub.write(Buffer.alloc(1000))
+  sub.write(Buffer.alloc(7))
+  // The month ends just now.
+  used = 0
+  clock.ms += 1000
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(sub.destroyed, false)
+  sub.onWritable(65_536)
+  assert.equal(Buffer.concat(host.data).length, 1007)
+  sub.destroy()
+})
+
+test('what the peer opens is no visitor, also where visitors are limited later', () => {
+  const { traffic: one } = traffic(undefined)
+  const own = [one.join(), one.join()]
+  one.become({ visitor: { connections: 1 } })
+  assert.equal(one.visitors, 0)
+  one.enter(undefined)
+  for (const entry of own) entry.leave()
+  assert.throws(() => one.enter(undefined), tooMany)
+})
+
+test('a visitor with many connections keeps nobody else waiting', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const { traffic: one } = traffic({ in: 100_000, visitor: { in: 10_000 } })
+  const open = (from: string) => {
+    const { sub, host } = hosted()
+    new Flow(sub, { from, traffics: [one], entries: [one.enter(from)], opened: true, alone: true })
+    sub.write(Buffer.alloc(10_000))
+    return { sub, host }
+  }
+  const many = Array.from({ length: 1000 }, () => open(ME))
+  const { sub, host } = open(YOU)
+  assert.ok(Buffer.concat(host.data).length > 0)
+  for (const { sub: other } of [...many, { sub }]) other.destroy()
 })
 
 test('a meter asks rarely, and never lets much more than the quota go', () => {

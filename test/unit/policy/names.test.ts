@@ -84,6 +84,17 @@ test('the own name as a whole, and the rest of all, are given only by a pattern 
   assert.equal(mayHaveName(rules(['www.example.com'], own), 'www.example.com'), true)
 })
 
+test('TLS that ends at the server ends at a node only by a pattern that says the name', () => {
+  const own = { tls: (host: string) => host === 'vpn.example.com' }
+  for (const patterns of [['*'], ['*.example.com']]) {
+    assert.equal(mayHaveName(rules(patterns, own), 'vpn.example.com', true), false)
+    assert.equal(mayHaveName(rules(patterns, own), 'VPN.example.com.', true), false)
+    assert.equal(mayHaveName(rules(patterns, own), 'vpn.example.com'), true)
+    assert.equal(mayHaveName(rules(patterns, own), 'db.example.com', true), true)
+  }
+  assert.equal(mayHaveName(rules(['vpn.example.com'], own), 'vpn.example.com', true), true)
+})
+
 test('a server may have several own names, each of which has to be said by itself', () => {
   const own = { hosts: ['www.example.com', 'example.org'] }
   for (const name of ['www.example.com', 'example.org', 'EXAMPLE.org/', '']) {

@@ -128,6 +128,8 @@ test('several as one let nothing go before its turn at each, and a slow one slow
   assert.ok(both)
   assert.equal(Throttled.by([]), undefined)
   assert.equal(Throttled.by([slow]), slow)
+  const counter: Throttle = { turn: 1, take: () => 0, giveBack() {} }
+  assert.deepEqual(Throttled.by([counter, fast, slow])?.parts, [slow, fast, counter], 'one waits where it is slow')
   const [limited = 0, other = 0] = run(clock, [{ throttle: both }, { throttle: fast }], 10)
   near(limited, 100_000, 0.06, 'the one with both')
   near(limited + other, 1_000_000, 0.05, 'all')

@@ -98,6 +98,12 @@ describe('a private CA', () => {
     await assert.rejects(shake(context, ca, 'elsewhere.example'), { code: 'ERR_TLS_CERT_ALTNAME_INVALID' })
   })
 
+  test('it says the names that it was made for, before it is', async (t) => {
+    const certificates = await load(t, join(folder(t), 'state'), { names: ['vpn.example.com', '*.example.com'] })
+    const says = (name: string) => certificates.says(name)
+    assert.deepEqual(['vpn.example.com', 'localhost', 'db.example.com'].map(says), [true, true, false])
+  })
+
   test('the CA lives for ten years, what it signs for one; serial numbers are random and positive', (t) => {
     const path = copy(t)
     const [ca, leaf] = [read(path, 'ca.pem'), read(path, 'server-cert.pem')]
@@ -214,6 +220,19 @@ describe('given files', () => {
     const leaf = await shake(await certificates.context(), ca.cert, '127.0.0.1')
     assert.match(leaf.subject, /CN=one/)
     assert.throws(() => readdirSync(join(path, 'state')))
+  })
+
+  test('what they say is their very names, and what they cover more', async (t) => {
+    const names = Identity.create('vpn', { names: ['vpn.example.com', '*.example.com'] })
+    const certificates = await load(t, join(folder(t), 'state'), files(folder(t), names))
+    const wanted = ['vpn.example.com', 'db.example.com']
+    assert.deepEqual(
+      [wanted.map((name) => certificates.says(name)), wanted.map((name) => certificates.covers(name))],
+      [
+        [true, false],
+        [true, true],
+      ],
+    )
   })
 
   test('the fingerprint is that of a self-signed certificate at the end of the chain, or there is none', async (t) => {

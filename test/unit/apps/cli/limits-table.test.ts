@@ -40,6 +40,10 @@ test('there are columns for limits and for what is done to requests, where there
   assert.match(both, /3 new\/s/)
   assert.match(both, /maintenance, 2 users, host rewrite, headers, inspected/)
   assert.doesNotMatch(head([{ limits: { rate: 3 } }], 60), /LIMITS/, 'they go first where there is no room')
+  const many = { in: 1_000_000, out: 1_250_000, quota: 50_000_000_000, deny: ['203.0.113.0/24'] }
+  const narrow = head([{ limits: many, http }], 90)
+  assert.match(narrow, /LIMITS/, 'but after how many there were in all')
+  assert.doesNotMatch(narrow, /TOTAL/)
   const nodes = formatTable([someNode('a', { limits: { out: 5 } })], nodeColumns(CONTEXT), { width: 200, color: false })
   assert.match(nodes.join('\n'), /LIMITS.*out 5B\/s/s)
 })

@@ -56,6 +56,15 @@ describe('a table', () => {
     for (const width of [8, 1]) assert.deepEqual(plain(width), ['ID', 'one', 'three'])
   })
 
+  test('gives the room of a column that is left out to those that were cut', () => {
+    const columns = COLUMNS.map((column) => ({ ...column, rank: column.title === 'SIZE' ? 3 : column.rank }))
+    assert.deepEqual(formatTable(ROWS, columns, { width: 20, color: false }), [
+      'ID     NOTE',
+      'one    a note that…',
+      'three',
+    ])
+  })
+
   test('leaves out a column in which nothing stands', () => {
     const rows = ROWS.map((row) => ({ ...row, note: '' }))
     assert.equal(formatTable(rows, COLUMNS, { width: 80, color: false })[0], 'ID        SIZE')

@@ -71,7 +71,7 @@ test('a size is shown as short as it can be said, and reads the same', () => {
     ['512KiB', '512KiB'],
     ['1500KB', '1.5MB'],
     ['50GB', '50GB'],
-    ['10Mbit', '1250kB'],
+    ['10Mbit', '1.25MB'],
     ['1234567', '1.2MB'],
   ] as const) {
     assert.equal(formatSize(toSize(text, '')), shown)

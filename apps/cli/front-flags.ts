@@ -1,8 +1,6 @@
 import { ProxyError } from '../../lib/core/index.ts'
 import type { HttpSettings } from '../../lib/domains/http-settings.ts'
-import type { Runnable } from '../common/command.ts'
-import { ALONE, HTTP_FLAGS, type HttpValues, newHttp, PAGE, YES } from '../common/limit-flags.ts'
-import { withDefault } from '../common/operator.ts'
+import { HTTP_FLAGS, type HttpValues, newHttp } from '../common/http-flags.ts'
 
 type Flags = typeof HTTP_FLAGS
 
@@ -21,11 +19,6 @@ export const FRONT_FLAGS: readonly [Flags[0], Flags[1], Flags[2], Flags[3], Flag
   maintenance,
   { ...inspect, help: 'Keep the last requests and answers in memory, for "symport requests".' },
 ]
-
-/** `--maintenance` and `--inspect` may stand alone. */
-export function withFrontFlags(run: Runnable): Runnable {
-  return withDefault(withDefault(run, 'maintenance', ALONE, PAGE), 'inspect', ALONE, YES)
-}
 
 /**
  * What the flags say, with a hash in the place of each password. Undefined if they say nothing, so that what passes need

@@ -1,4 +1,4 @@
-import type { Throttle } from '../core/index.ts'
+import type { Throttle } from '../core/throttle.ts'
 
 const TURN = 65_536
 /** What is left is looked at again when half of it has gone, and more often only when there is this little of it. */

@@ -1,11 +1,6 @@
-import type { DialRequest, Domains } from './domain.ts'
-import type { Endpoint } from './endpoint.ts'
-import { ProxyError } from './errors.ts'
-import { join } from './join.ts'
-import { isLink } from './link.ts'
-import { localPair } from './local-pair.ts'
-import { linkFrom } from './stream-link.ts'
-import type { SubConnection } from './sub-connection.ts'
+import type { DialRequest } from '../core/domain.ts'
+import { type Domains, type Endpoint, isLink, join, linkFrom, ProxyError, type SubConnection } from '../core/index.ts'
+import { localPair } from '../core/local-pair.ts'
 
 /** Opens a sub-connection to what is dialled on this very side. It may be written to before that has connected. */
 export function openHere(
