@@ -86,20 +86,24 @@ export class Operator implements Operations {
   }
 
   async removeNode(id: string): Promise<void> {
+    this.#assertEnrolled(id)
     await this.#options.identities.remove(id)
     this.#options.statistics.forget('node', id)
   }
 
   async setNodeEnabled(id: string, enabled: boolean): Promise<void> {
+    this.#assertEnrolled(id)
     await this.#options.identities.setEnabled(id, enabled)
   }
 
   async rotateNode(id: string, secret?: string | undefined): Promise<AddedNode> {
+    this.#assertEnrolled(id)
     await this.#learnPin()
     return await this.#options.identities.rotate(id, secret)
   }
 
   async changeNode(id: string, change: NodeChange): Promise<void> {
+    this.#assertEnrolled(id, '; the limits that hold for it are those of [node-limits]')
     await this.#options.identities.change(id, change)
   }
 
@@ -113,6 +117,14 @@ export class Operator implements Operations {
       proxy.main.close(new ProxyError('PROXY_ERR_CLOSED', 'the operator of the server ended it', { retryable: true }))
     }
     return peers.length
+  }
+
+  /** A node that is there by the shared secret is listed as well, and nothing is kept about it that could change. */
+  #assertEnrolled(id: string, more: string = ''): void {
+    const { server, identities } = this.#options
+    if (identities.has(id) || ![...server.nodes].some((peer) => peer.id === id)) return
+    const text = `node ${JSON.stringify(id)} is not enrolled: it came by the shared secret${more}`
+    throw new ProxyError('PROXY_ERR_NOT_FOUND', text)
   }
 
   /** What a new node may pin. Without a certificate there is no TLS, and all else works. */

@@ -1,6 +1,8 @@
-import { writeFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { realpath, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ProxyError } from '../../lib/core/index.ts'
+import { isoTime } from '../../lib/domains/iso-time.ts'
 import type { Har, InspectedRequest, InspectQuery } from '../../lib/domains/web-inspection.ts'
 import { command, noPositionals, type Runnable } from '../common/command.ts'
 import { type StringFlag, toDuration } from '../common/flags.ts'
@@ -14,7 +16,7 @@ import {
   terminal,
   wantsJson,
 } from '../common/operator.ts'
-import { atOwner, openRequests } from '../common/requests-client.ts'
+import { atOwner, openRequests, ownerOf } from '../common/requests-client.ts'
 import { counted, printable } from '../common/table.ts'
 import { exchangeLines, requestColumns, requestLine, safeJson } from './requests-lines.ts'
 
@@ -88,7 +90,10 @@ function exchangeCommand(
     flags: OPERATOR_FLAGS,
     async run(values, positionals) {
       const id = takeId(positionals, 'request', `symport requests ${verb} ID`)
-      const exchange = await atOwner(await openRequests(values), (client) => client[verb](id))
+      const clients = await openRequests(values)
+      const exchange = await (verb === 'show'
+        ? atOwner(clients, (client) => client.show(id))
+        : (await ownerOf(clients, id)).replay(id))
       if (wantsJson(values)) printSafely(exchange)
       else for (const line of exchangeLines(exchange)) print(line)
       return 0
@@ -152,8 +157,7 @@ const har: Runnable = command({
       return 0
     }
     try {
-      // Not everybody's: what is not masked may still be private.
-      await writeFile(values.output, `${safeJson(whole)}\n`, { mode: 0o600 })
+      await writePrivate(values.output, `${safeJson(whole)}\n`)
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
       throw new ProxyError('PROXY_ERR_USAGE', `--output: ${why}`, { cause: error })
@@ -209,6 +213,28 @@ export default requests
 
 function printSafely(value: unknown): void {
   print(safeJson(value, 2))
+}
+
+/**
+ * A file for nobody else: what is not masked may still be private. It takes the place of one that is there, which others
+ * may read, or have open. What is no file (a pipe, a terminal) is written to as it is.
+ */
+async function writePrivate(path: string, text: string): Promise<void> {
+  // Where a link leads to.
+  const place = await realpath(path).catch(() => path)
+  const there = await stat(place).catch(() => undefined)
+  if (there && !there.isFile()) {
+    await writeFile(place, text)
+    return
+  }
+  const temporary = `${place}.${randomBytes(6).toString('hex')}.tmp`
+  try {
+    await writeFile(temporary, text, { mode: 0o600, flag: 'wx' })
+    await rename(temporary, place)
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined)
+    throw error
+  }
 }
 
 /** Until SIGINT or SIGTERM, or until nobody reads any more. A process that goes away is waited for, and new ones are found. */
@@ -294,9 +320,10 @@ function readFilter(values: { readonly [name in (typeof FILTER)[number]['name']]
   return { mapping, host, method, status, path, since: since === undefined ? undefined : toTime(since), limit: count }
 }
 
-/** `5m` ago, or a time as it is. */
+/** `5m` ago, or a time. */
 function toTime(since: string): string {
-  if (/^\d{4}-/.test(since) && !Number.isNaN(Date.parse(since))) return since
+  const time = isoTime(since)
+  if (time !== undefined) return new Date(time).toISOString()
   if (/^[0-9.]+(?:ms|s|m|h)$/.test(since)) return new Date(Date.now() - toDuration(since, 'since')).toISOString()
   const forms = 'write 5m or 2h, or a time like 2030-05-01T10:00:00Z'
   throw new ProxyError('PROXY_ERR_USAGE', `--since: ${shown(since)} is neither a duration nor a time: ${forms}`)

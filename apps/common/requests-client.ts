@@ -98,6 +98,14 @@ export async function atOwner<T>(
   throw failure
 }
 
+/** The one that has this request: what asks for more than a look is not to be tried at others, where it is written down. */
+export async function ownerOf(clients: readonly RequestsClient[], id: string): Promise<RequestsClient> {
+  return await atOwner(clients, async (client) => {
+    await client.show(id)
+    return client
+  })
+}
+
 function queryOf(query: InspectQuery & { readonly id?: string | undefined }): string {
   const words = new URLSearchParams()
   for (const [name, value] of Object.entries(query)) if (value !== undefined) words.set(name, String(value))

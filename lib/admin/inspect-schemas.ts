@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { isoTime } from '../domains/iso-time.ts'
 import type { CurlCommand, Har, InspectedExchange, InspectedRequest, InspectQuery } from '../domains/web-inspection.ts'
 import type { Schema } from './schemas.ts'
 
@@ -13,7 +14,10 @@ const some = {
   status: v.optional(v.pipe(v.string(), v.regex(/^[1-5](?:\d\d|xx)$/i, 'is no status: write 404 or 4xx'))),
   path: word(2000),
   since: v.optional(
-    v.pipe(v.string(), v.regex(/^(?:[a-z]{3}\d{1,15}|\d{4}-[\dT:.Z+-]{1,40})$/, 'is neither an id nor a time')),
+    v.pipe(
+      v.string(),
+      v.check((text) => /^[a-z]{3}\d{1,15}$/.test(text) || isoTime(text) !== undefined, 'is neither an id nor a time'),
+    ),
   ),
   limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1000))),
 }

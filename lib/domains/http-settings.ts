@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { BY_EACH_HOP, plainHeader } from './header-names.ts'
 import { readPasswordHash } from './password-hash.ts'
+import { isHiddenHeader } from './secret-names.ts'
 
 /** What is done to the requests of a listener at the web port, and to their answers. */
 export interface HttpSettings {
@@ -32,6 +33,9 @@ export const REWRITE = 'rewrite'
 export interface HttpRequest extends Omit<HttpSettings, 'basicAuth'> {
   readonly basicAuth?: { readonly [name: string]: string | { readonly password: string } } | undefined
 }
+
+/** What is wrong about a header that is asked for as it was shown. */
+export const NO_VALUE = '(hidden) stands for a value that is not shown: write the value itself'
 
 const MOST_HEADERS = 100
 const LONGEST_VALUE = 8192
@@ -105,8 +109,18 @@ const rest = {
 /** The shape of `HttpSettings`. */
 export const HTTP_SETTINGS: v.GenericSchema<unknown, HttpSettings> = v.strictObject({ basicAuth: users(hash), ...rest })
 
+/** Whoever copies what they were shown has lost the value. */
+const askedHeaders = v.optional(
+  v.pipe(
+    headers.wrapped,
+    v.check((all) => !Object.entries(all).some(([name, value]) => isHiddenHeader(name, value)), NO_VALUE),
+  ),
+)
+
 /** The shape of an `HttpRequest`. */
 export const HTTP_REQUEST: v.GenericSchema<unknown, HttpRequest> = v.strictObject({
   basicAuth: users(v.union([hash, asked], 'a hash, or { "password": ... }')),
   ...rest,
+  requestHeaders: askedHeaders,
+  responseHeaders: askedHeaders,
 })

@@ -23,9 +23,9 @@ export function cutUnread(response: ServerResponse, timeout: number): () => void
   return () => clearInterval(timer)
 }
 
-/** Ends a connection in order, if the other side does its part in time. */
-export function endInTime(connection: Duplex): void {
+/** Ends a connection in order, if the other side does its part within `linger` ms. */
+export function endInTime(connection: Duplex, linger: number = LINGER): void {
   connection.end()
-  const timer = setTimeout(() => connection.destroy(), LINGER).unref()
+  const timer = setTimeout(() => connection.destroy(), linger).unref()
   connection.once('close', () => clearTimeout(timer))
 }

@@ -12,6 +12,8 @@ const LONGEST_HEAD = 20_480
 const HEAD_TIMEOUT = 10_000
 /** Longer than connections of a web port of symport lie idle. */
 const IDLE_TIME = 30_000
+/** For whoever is refused to read why, and to stop. */
+const REFUSAL_TIME = 1000
 const REFUSALS: ReadonlyMap<string, string> = new Map([
   ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
   ['HPE_HEADER_OVERFLOW', '431 Request Header Fields Too Large'],
@@ -27,6 +29,8 @@ export interface FrontServerOptions {
   readonly headTimeout?: number | undefined
   /** How long a connection may lie idle between two requests, in ms. Default 30,000. */
   readonly idleTime?: number | undefined
+  /** How long a connection stays on which no more is read, in ms, so that the answer is. Default 1,000. */
+  readonly refusalTime?: number | undefined
 }
 
 interface Connection {
@@ -42,12 +46,15 @@ export class FrontServer {
   readonly #server: Server
   readonly #isNamed: () => boolean
   readonly #idleTime: number
+  readonly #refusalTime: number
   readonly #connections = new WeakMap<Duplex, Connection>()
 
-  constructor(web: Pick<Web, 'onRequest' | 'onUpgrade'>, { isNamed, headTimeout, idleTime }: FrontServerOptions) {
+  constructor(web: Pick<Web, 'onRequest' | 'onUpgrade'>, options: FrontServerOptions) {
+    const { isNamed, headTimeout, idleTime, refusalTime } = options
     const timeout = headTimeout ?? HEAD_TIMEOUT
     this.#isNamed = isNamed
     this.#idleTime = idleTime ?? IDLE_TIME
+    this.#refusalTime = refusalTime ?? REFUSAL_TIME
     this.#server = createServer({
       maxHeaderSize: LONGEST_HEAD,
       headersTimeout: timeout,
@@ -95,7 +102,10 @@ export class FrontServer {
     })
   }
 
-  /** As Node.js does, which then resets the connection: here the answer would be lost with it. */
+  /**
+   * As Node.js does, which then resets the connection: here the answer would be lost with it. Until then whatever is sent
+   * on stays with who sends it, and does not go all the way to here for nothing.
+   */
   #refuse(error: Error, socket: Duplex): void {
     const answer = this.#connections.get(socket)?.answer
     if (!socket.writable) return
@@ -105,7 +115,8 @@ export class FrontServer {
     }
     const code = 'code' in error && typeof error.code === 'string' ? error.code : ''
     socket.write(`HTTP/1.1 ${REFUSALS.get(code) ?? '400 Bad Request'}\r\nConnection: close\r\n\r\n`)
-    endInTime(socket)
+    socket.pause()
+    endInTime(socket, this.#refusalTime)
   }
 
   #originOf({ socket, headers }: IncomingMessage): Origin {

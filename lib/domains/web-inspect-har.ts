@@ -21,6 +21,8 @@ export interface HarEntry {
   readonly comment?: string | undefined
 }
 
+/** Of what does not say what it is (RFC 9110 section 8.3). */
+const UNKNOWN_TYPE = 'application/octet-stream'
 /** Characters of all bodies: beyond that they are left out. */
 const MOST = 16_777_216
 /** Of one, in bytes. */
@@ -69,7 +71,7 @@ function requestOf({ method, url, httpVersion, request, bytesIn }: InspectedExch
     cookies: valuesOf(request, 'cookie').flatMap((value) => value.split(';').map(cookieOf)),
     headers: request.headers,
     queryString: queryOf(url),
-    ...(body ? { postData: { mimeType: body.type ?? '', ...contentOf(body) } } : {}),
+    ...(body ? { postData: { mimeType: body.type || UNKNOWN_TYPE, ...contentOf(body, '_encoding') } } : {}),
     headersSize: -1,
     bodySize: bytesIn,
   }
@@ -83,8 +85,8 @@ function responseOf({ answer, httpVersion, bytesOut, problem }: InspectedExchang
     headers: answer?.headers ?? [],
     content: {
       size: body?.coding === undefined ? bytesOut : Buffer.byteLength(body.text),
-      mimeType: body?.type ?? (answer && valuesOf(answer, 'content-type')[0]) ?? '',
-      ...(body ? contentOf(body) : {}),
+      mimeType: body?.type || (answer && valuesOf(answer, 'content-type')[0]) || UNKNOWN_TYPE,
+      ...(body ? contentOf(body, 'encoding') : {}),
     },
     redirectURL: (answer && valuesOf(answer, 'location')[0]) ?? '',
     headersSize: -1,
@@ -93,10 +95,11 @@ function responseOf({ answer, httpVersion, bytesOut, problem }: InspectedExchang
   }
 }
 
-function contentOf({ text, encoding, truncated, coding }: ShownBody): object {
+/** Of requests the format has no field for what a text is written in, and leaves names like `_encoding` to whoever wants one. */
+function contentOf({ text, encoding, truncated, coding }: ShownBody, field: 'encoding' | '_encoding'): object {
   const said = [truncated ? 'truncated' : '', coding === undefined ? '' : `decoded from ${coding}`]
   const comment = said.filter((part) => part !== '').join(', ')
-  return { text, ...(encoding === 'base64' ? { encoding } : {}), ...(comment === '' ? {} : { comment }) }
+  return { text, ...(encoding === 'base64' ? { [field]: encoding } : {}), ...(comment === '' ? {} : { comment }) }
 }
 
 function valuesOf({ headers }: ShownMessage, wanted: string): string[] {

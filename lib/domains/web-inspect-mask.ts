@@ -9,7 +9,14 @@ const plain: Mask = () => MASK
 
 /** A signature in a URL is all that is needed to use it; of a message it proves who sent it, and no more. */
 const SECRET_IN_URL: ReadonlySet<string> = new Set(['signature', 'sig', 'code'])
+/** Where somebody logs in, it is a code of OAuth, or one that was sent to a telephone. */
+const SECRET_IN_FORM: ReadonlySet<string> = new Set(['code'])
+/** In JSON most codes are none of these: there something else has to say so too. */
+const OAUTH = /"(?:grant_?type|code_?verifier|redirect_?uri|client_?id)"\s*:/i
 const URL_HEADERS: ReadonlySet<string> = new Set(['referer', 'location', 'content-location'])
+/** What may be the name of a secret that follows, and what no name of a protocol looks like. */
+const LABEL = /^[a-z_-]{1,24}$/i
+const RANDOM = /[a-z0-9]{20}|.{49}/i
 
 /** Names and values as they are sent, less the secrets. */
 export function maskHeaders(list: readonly string[], mask: Mask = plain): string[] {
@@ -25,7 +32,8 @@ export function maskHeader(name: string, value: string, mask: Mask = plain): str
     const [, pair = '', attributes = ''] = /^([^;]*)(.*)$/s.exec(value) ?? []
     return `${maskPairs(pair, /;/, mask)}${attributes}`
   }
-  if (!isSecretHeader(plainName)) return value
+  if (plainName === 'sec-websocket-protocol') return maskProtocols(value, () => mask(name))
+  if (!isSecretHeader(plainName)) return maskUrlsIn(value, mask)
   const [, scheme] = (plainName.endsWith('authorization') && /^([a-z][a-z0-9-]{0,30}) +\S/i.exec(value)) || []
   return scheme === undefined ? mask(name) : `${scheme} ${mask(name)}`
 }
@@ -38,15 +46,52 @@ export function maskUrl(url: string, mask: Mask = plain): string {
   return `${safe}${shown}${fragment === '' ? '' : `#${maskForm(fragment.slice(1), mask, SECRET_IN_URL)}`}`
 }
 
+/** In text: `<https://x.test/?token=***>; rel=next`, `5; url=/?token=***`. */
+function maskUrlsIn(text: string, mask: Mask): string {
+  if (!/[?#]|:\/\//.test(text)) return text
+  if (/^(?:[a-z][a-z0-9+.-]{0,30}:)?\//i.test(text)) return maskUrl(text, mask)
+  return text.replace(/[^\s<>"]+/g, (word) =>
+    maskUrl(
+      word.replace(/:\/\/[^/@]*@/g, () => `://${mask('user')}@`),
+      mask,
+    ),
+  )
+}
+
+/** Browsers can send a WebSocket's token nowhere else: `bearer, ***`. */
+function maskProtocols(text: string, mask: () => string): string {
+  let before = ''
+  return text
+    .split(',')
+    .map((entry) => {
+      const protocol = entry.trim()
+      const isLabelled = LABEL.test(before) && (isSecretName(before) || /^(?:bearer|basic)$/i.test(before))
+      const isSecret = isLabelled || RANDOM.test(protocol) || (isSecretName(protocol) && !LABEL.test(protocol))
+      before = protocol
+      return isSecret && protocol !== '' ? `${entry.startsWith(' ') ? ' ' : ''}${mask()}` : entry
+    })
+    .join(',')
+}
+
 /** `a=1&password=***`, of a form or a query. */
-export function maskForm(text: string, mask: Mask = plain, more: ReadonlySet<string> = new Set()): string {
+export function maskForm(text: string, mask: Mask = plain, more: ReadonlySet<string> = SECRET_IN_FORM): string {
   return text.replace(/[^&;]+/g, (pair) => {
     const at = pair.indexOf('=')
     if (at < 0 || at === pair.length - 1) return pair
     const name = decoded(pair.slice(0, at))
-    const isSecret = isSecretName(name) || more.has(name.toLowerCase().replace(/^x-[a-z]+-/, ''))
+    const isSecret = isSecretIn(name, more) || isUrlWithSecret(decoded(pair.slice(at + 1)))
     return isSecret ? `${pair.slice(0, at)}=${mask(name)}` : pair
   })
+}
+
+function isSecretIn(name: string, more: ReadonlySet<string>): boolean {
+  return isSecretName(name) || more.has(name.toLowerCase().replace(/^x-[a-z]+-/, ''))
+}
+
+/** `/cb?token=1`, as it stands behind `next=`. */
+function isUrlWithSecret(text: string): boolean {
+  for (const [, name = ''] of text.matchAll(/[?&#;]([^\s=?&#;]+)=/g)) if (isSecretIn(name, SECRET_IN_URL)) return true
+  return false
 }
 
 /** JSON with its form kept, also where it ends in the middle. All that lies below a secret name is one. */
@@ -61,7 +106,7 @@ function maskMultipart(text: string, boundary: string, mask: Mask = plain): stri
     .map((part) => {
       const [, head = '', body = ''] = /^(\r\n.*?\r\n\r\n)(.*)$/s.exec(part) ?? []
       const name = /^content-disposition:[^\r\n]*[;\s]name="?([^"\r\n;]*)/im.exec(head)?.[1]
-      if (name === undefined || !isSecretName(name)) return part
+      if (name === undefined || !isSecretIn(name, SECRET_IN_FORM)) return part
       return `${head}${mask(name)}${body.endsWith('\r\n') ? '\r\n' : ''}`
     })
     .join(`--${boundary}`)
@@ -89,12 +134,11 @@ function maskPairs(text: string, between: RegExp, mask: Mask): string {
     .join(';')
 }
 
-function decoded(name: string): string {
-  try {
-    return decodeURIComponent(name.replaceAll('+', ' '))
-  } catch {
-    return name
-  }
+/** Byte by byte: it may end in the middle of a character. */
+function decoded(text: string): string {
+  return text
+    .replaceAll('+', ' ')
+    .replace(/%([0-9a-f]{2})/gi, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)))
 }
 
 /** Reads tokens, and knows of each value under which name it lies. */
@@ -104,12 +148,14 @@ class JsonMask {
   readonly #open: { readonly isObject: boolean; readonly secret: string | undefined }[] = []
   #isKey = false
   #key: string | undefined
+  #isOauth = false
 
   constructor(mask: Mask) {
     this.#mask = mask
   }
 
   read(text: string): string {
+    this.#isOauth = OAUTH.test(text) || (isFlat(text) && /"state"\s*:/.test(text))
     return text.replace(/"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?$)|[[\]{}:,]|[^\s[\]{}:,"]+/gs, (token) => this.#token(token))
   }
 
@@ -140,13 +186,18 @@ class JsonMask {
       this.#key = token.startsWith('"') ? unquoted(token) : token
       return token
     }
-    const secret = this.#secret
+    const secret =
+      this.#secret ?? (this.#isOauth && this.#key === 'code' && token.startsWith('"') ? this.#key : undefined)
     return secret === undefined || token === 'null' ? token : `"${this.#mask(secret)}"`
   }
 
   get #secret(): string | undefined {
     return this.#key !== undefined && isSecretName(this.#key) ? this.#key : this.#open.at(-1)?.secret
   }
+}
+
+function isFlat(json: string): boolean {
+  return json.indexOf('{') === json.lastIndexOf('{') && !json.includes('[')
 }
 
 function unquoted(token: string): string {

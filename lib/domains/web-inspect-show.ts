@@ -1,3 +1,4 @@
+import { isoTime } from './iso-time.ts'
 import { type ShownBody, showBody } from './web-inspect-body.ts'
 import { type Mask, maskHeaders, maskUrl } from './web-inspect-mask.ts'
 import type { Recording } from './web-recording.ts'
@@ -115,7 +116,7 @@ export function select(recordings: readonly Recording[], query: InspectQuery): R
 }
 
 export function filterOf({ mapping, host, method, status, path, since }: InspectQuery): (one: Recording) => boolean {
-  const after = since !== undefined && /^\d{4}-/.test(since) ? Date.parse(since) : Number.NaN
+  const after = isoTime(since ?? '') ?? Number.NEGATIVE_INFINITY
   const name = host?.toLowerCase()
   const verb = method?.toUpperCase()
   return (one) => {
@@ -126,7 +127,7 @@ export function filterOf({ mapping, host, method, status, path, since }: Inspect
     if (status !== undefined && !isStatus(one.answer?.status, status)) return false
     // What is masked is no answer to guesses.
     if (path !== undefined && !maskUrl(one.url.replace(/^https?:\/\/[^/?#]*/i, '')).includes(path)) return false
-    return !(one.at.getTime() <= after)
+    return one.at.getTime() > after
   }
 }
 

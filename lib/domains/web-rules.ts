@@ -41,8 +41,13 @@ export class WebRules {
     if (host !== undefined) {
       for (let i = 0; i + 1 < list.length; i += 2) {
         const [name = '', value = ''] = [list[i]?.toLowerCase(), list[i + 1]]
-        if (name === 'location') list[i + 1] = locationFor(value, host, authority, secure)
-        else if (name === 'set-cookie') list[i + 1] = cookieFor(value, host)
+        if (name === 'location' || name === 'content-location') {
+          list[i + 1] = locationFor(value, host, authority, secure)
+        } else if (name === 'refresh') {
+          list[i + 1] = refreshFor(value, (place) => locationFor(place, host, authority, secure))
+        } else if (name === 'set-cookie') {
+          list[i + 1] = cookieFor(value, host)
+        }
       }
     }
     return this.#toVisitor ? changed(list, this.#toVisitor) : list
@@ -124,23 +129,36 @@ function left(list: [string, string][], rules: Changes | undefined): [string, st
 /** A target that was asked by another name leads visitors to that name: they know only theirs. */
 function locationFor(value: string, host: string, authority: string, secure: boolean): string {
   const [, scheme, place, rest = ''] = /^(?:(https?):)?\/\/([^/?#\\]*)([/?#].*)?$/is.exec(value) ?? []
-  if (place === undefined || without80(place, scheme) !== without80(host, scheme)) return value
+  if (place === undefined || ownName(place, scheme) !== ownName(host, scheme)) return value
   if (authority === '') return rest.startsWith('/') ? rest : `/${rest}`
   const start = scheme === undefined ? '' : secure ? 'https:' : 'http:'
   return `${start}//${authority}${rest}`
 }
 
-function without80(authority: string, scheme = ''): string {
-  return authority.toLowerCase().replace(/^https$/i.test(scheme) ? /:443$/ : /:80$/, '')
+/** Where to after some seconds: `0; url=http://…`, in the forms that browsers take. */
+function refreshFor(value: string, found: (place: string) => string): string {
+  const [, start = '', quote = '', rest = ''] =
+    /^(\s*[\d.]+(?:\s*[;,]\s*|\s+)(?:url\s*=\s*)?(["']?))(.*)$/is.exec(value) ?? []
+  const end = quote === '' ? -1 : rest.indexOf(quote)
+  const place = end < 0 ? rest : rest.slice(0, end)
+  return place === '' ? value : `${start}${found(place)}${rest.slice(place.length)}`
+}
+
+/** Without the usual port, and one name for all of this machine: by which of them they speak of themselves targets choose. */
+function ownName(authority: string, scheme = ''): string {
+  return authority
+    .toLowerCase()
+    .replace(/^https$/i.test(scheme) ? /:443$/ : /:80$/, '')
+    .replace(/^(?:127\.0\.0\.1|\[::1\])(?=:|$)/, 'localhost')
 }
 
 /** A cookie for the target's own name no browser would take from another: it becomes one for whom it comes from. */
 function cookieFor(value: string, host: string): string {
-  const name = host.toLowerCase().replace(/:\d*$/, '')
+  const name = ownName(host.replace(/:\d*$/, ''))
   const [first = '', ...attributes] = value.split(';')
   const kept = attributes.filter((attribute) => {
     const [key = '', ...domain] = attribute.split('=')
-    return key.trim().toLowerCase() !== 'domain' || domain.join('=').trim().replace(/^\./, '').toLowerCase() !== name
+    return key.trim().toLowerCase() !== 'domain' || ownName(domain.join('=').trim().replace(/^\./, '')) !== name
   })
   return kept.length === attributes.length ? value : [first, ...kept].join(';')
 }

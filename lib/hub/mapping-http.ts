@@ -1,9 +1,11 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import type { HttpRequest, HttpSettings } from '../domains/http-settings.ts'
-import { isSecretHeader } from '../domains/secret-names.ts'
+import { ProxyError } from '../core/index.ts'
+import { plainHeader } from '../domains/header-names.ts'
+import { type HeaderRules, type HttpRequest, type HttpSettings, NO_VALUE } from '../domains/http-settings.ts'
+import { isHiddenHeader, shownHeader } from '../domains/secret-names.ts'
+import type { Patch } from './merge-patch.ts'
 import type { HttpStatus } from './operations.ts'
 
-const HIDDEN = '(hidden)'
 /** Each takes 32 MiB and some 80 ms of a thread. */
 const AT_ONCE = 2
 
@@ -84,8 +86,33 @@ export function shownHttp(http: HttpSettings | undefined): HttpStatus | undefine
   }
 }
 
-function shownHeaders(headers: { readonly [name: string]: string | null }): { readonly [name: string]: string | null } {
+function shownHeaders(headers: HeaderRules): HeaderRules {
   return Object.fromEntries(
-    Object.entries(headers).map(([name, value]) => [name, value !== null && isSecretHeader(name) ? HIDDEN : value]),
+    Object.entries(headers).map(([name, value]) => [name, value === null ? null : shownHeader(name, value)]),
   )
+}
+
+/**
+ * A change in which what is not shown stays as it was: whoever reads the headers and changes one of them sends back all.
+ *
+ * @throws ProxyError PROXY_ERR_REQUEST if there was nothing
+ */
+export function withUnshown(change: Patch<HttpRequest>, before: HttpSettings = {}): Patch<HttpRequest> {
+  const made = { ...change }
+  for (const key of ['requestHeaders', 'responseHeaders'] as const) {
+    const headers = change[key]
+    if (headers) made[key] = unshown(headers, before[key] ?? {}, key)
+  }
+  return made
+}
+
+function unshown(headers: Patch<HeaderRules>, before: HeaderRules, key: string): Patch<HeaderRules> {
+  const known = new Map(Object.entries(before).map(([name, value]) => [plainHeader(name), value]))
+  const made = Object.entries(headers).map(([name, value = null]) => {
+    if (!isHiddenHeader(name, value)) return [name, value] as const
+    const was = known.get(plainHeader(name)) ?? null
+    if (was === null) throw new ProxyError('PROXY_ERR_REQUEST', `http.${key}: ${name}: ${NO_VALUE}`)
+    return [name, was] as const
+  })
+  return Object.fromEntries(made)
 }

@@ -7,6 +7,7 @@ import { type EndpointContext, parseEndpointUrl, type Role, type Spec } from '..
 import { DOMAINS, ownDomains, peerDomains } from '../domains/table.ts'
 import { shown } from '../domains/text.ts'
 import { TRAFFIC_LIMITS, type TrafficLimits } from '../policy/traffic-limits.ts'
+import { withUnshown } from './mapping-http.ts'
 import { isEmpty, mergePatch, patchSchema } from './merge-patch.ts'
 import type { Balance, MappingChange, MappingRequest } from './operations.ts'
 
@@ -150,7 +151,8 @@ function listAt(change: unknown): boolean {
  */
 export function changedSettings(before: MappingSettings, change: MappingChange): MappingSettings {
   const { Listen, Forward, enabled, ...rest } = before
-  const result = v.safeParse(CHANGED, mergePatch(rest, change, WHOLE))
+  const http = change.http && withUnshown(change.http, before.http)
+  const result = v.safeParse(CHANGED, mergePatch(rest, http ? { ...change, http } : change, WHOLE))
   if (!result.success) throw shapeError(result.issues[0])
   assertHttp(Listen, result.output.http)
   return { Listen, Forward, enabled, ...settled(result.output) }

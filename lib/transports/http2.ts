@@ -153,8 +153,8 @@ class IdleTimer {
     }
     this.#askedAt = bytesRead
     if (this.#session.destroyed) return
-    this.#session.ping(() => {
-      this.#askedAt = undefined
+    this.#session.ping((error) => {
+      if (error === null) this.#askedAt = undefined
     })
   }
 

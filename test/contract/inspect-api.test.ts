@@ -25,7 +25,11 @@ const cookie = v.strictObject({
   httpOnly: v.optional(v.boolean()),
   secure: v.optional(v.boolean()),
 })
-const text = { mimeType: v.string(), text: v.optional(v.string()), comment: v.optional(v.string()) }
+const text = {
+  mimeType: v.pipe(v.string(), v.regex(/^[^/\s]+\/\S+/)),
+  text: v.optional(v.string()),
+  comment: v.optional(v.string()),
+}
 const message = {
   httpVersion: v.string(),
   cookies: v.array(cookie),
@@ -57,7 +61,7 @@ const HAR_1_2 = v.strictObject({
             method: v.string(),
             url: v.pipe(v.string(), v.url()),
             queryString: v.array(pair),
-            postData: v.optional(v.strictObject({ ...text, encoding: v.optional(v.string()) })),
+            postData: v.optional(v.strictObject({ ...text, _encoding: v.optional(v.literal('base64')) })),
           }),
           response: v.strictObject({
             ...message,
@@ -158,6 +162,18 @@ test('they are listed, shown, exported, asked again and forgotten', async (t) =>
   )
 })
 
+test('a HAR is one where nobody says what a body is', async (t) => {
+  await using there = await target((request, response) => void request.resume().on('end', () => response.end('x')))
+  await using port = await webPort()
+  await listenInspected(port, there.port)
+  const { ask: asked } = await serve(t, port)
+  await ask(port.port, '/', { method: 'POST', body: Buffer.from([0, 255]) })
+  await last(await port.web.inspection())
+  const [entry] = v.parse(HAR_1_2, (await asked('GET', `${API}.har`)).json).log.entries
+  assert.deepEqual(entry?.request.postData, { mimeType: 'application/octet-stream', text: 'AP8=', _encoding: 'base64' })
+  assert.deepEqual(entry?.response.content, { size: 1, mimeType: 'application/octet-stream', text: 'x' })
+})
+
 test('what makes no sense is said so, and where nothing is recorded there is nothing', async (t) => {
   await using port = await webPort()
   const { ask: asked } = await serve(t, port)
@@ -165,6 +181,10 @@ test('what makes no sense is said so, and where nothing is recorded there is not
     ['GET', '?status=9', 400, /"status" is no status/],
     ['GET', '?limit=0', 400, /limit/],
     ['GET', '?since=yesterday', 400, /"since" is neither an id nor a time/],
+    ['GET', '?since=2026-13-45', 400, /"since" is neither an id nor a time/],
+    ['GET', '?since=2026-02-31', 400, /"since" is neither an id nor a time/],
+    ['GET', '?since=2026-11-21T99:00', 400, /"since" is neither an id nor a time/],
+    ['GET', '.har?since=2026-', 400, /"since" is neither an id nor a time/],
     ['GET', '?nobody=1', 400, /unknown key "nobody"/],
     ['DELETE', '?path=/x', 400, /unknown key "path"/],
     ['GET', '/bcd1', 404, /there is no request "bcd1"/],
@@ -175,6 +195,9 @@ test('what makes no sense is said so, and where nothing is recorded there is not
     const answer = await asked(method, `${API}${path}`)
     assert.equal(answer.status, status, `${method} ${path}: ${answer.text}`)
     assert.match(answer.text.replaceAll('\\"', '"'), text)
+  }
+  for (const since of ['bcd1', '2026-02-28', '2026-11-21T10:00:00.123Z', '2026-11-21T10:00%2B01:00']) {
+    assert.equal((await asked('GET', `${API}?since=${since}`)).status, 200, since)
   }
   const { ask: other } = await serveAdmin(t)
   assert.deepEqual((await other('GET', API)).json, [])

@@ -103,6 +103,33 @@ test('of a password only the hash is kept, and neither is shown', limit, async (
   assert.deepEqual((await here.table.change(id, { http: { basicAuth: null, maintenance: null } })).http, undefined)
 })
 
+test('a value that is not shown stays what it is when it is sent back so', limit, async (t) => {
+  const folder = await stateFolder(t)
+  await using here = await hub({ folder, domains: [tcp(), ...createWeb().domains] })
+  const before = { Authorization: 'Bearer abcdef', 'X-Api-Key': null, 'X-Env': 'a' }
+  const { id, http } = await here.table.add({ ...SITE, http: { requestHeaders: before } })
+  const { Authorization, ...others } = http?.requestHeaders ?? {}
+  assert.equal(Authorization, '(hidden)')
+  const headers = { ...others, authorization: '(hidden)', 'X-Env': '(hidden)' }
+  await here.table.change(id, { http: { requestHeaders: headers } })
+  const kept = await readFile(folder.file('mappings.json'), 'utf8')
+  assert.deepEqual(JSON.parse(kept).value.entries[0].settings.http.requestHeaders, {
+    'X-Api-Key': null,
+    'X-Env': '(hidden)',
+    authorization: 'Bearer abcdef',
+  })
+  const refused = { code: 'PROXY_ERR_REQUEST', message: /^http\.re\w+Headers: .*write the value itself$/ }
+  for (const bad of [
+    { requestHeaders: { 'X-Api-Key': '(hidden)' } },
+    { responseHeaders: { 'Set-Cookie': '(hidden)' } },
+  ]) {
+    await assert.rejects(here.table.change(id, { http: bad }), refused)
+    await assert.rejects(here.table.add({ ...SITE, listen: 'web://b.test', http: bad }), refused)
+    await assert.rejects(here.table.setConfigured([{ ...SITE, listen: 'web://b.test', http: bad }]), refused)
+  }
+  assert.equal(await readFile(folder.file('mappings.json'), 'utf8'), kept)
+})
+
 test('what makes no sense is refused in one line, and changes nothing', limit, async () => {
   await using here = await hub({ domains: [tcp(), ...createWeb().domains] })
   const { id } = await here.table.add({ listen: ANYWHERE, forward: ':9', limits: { in: 5 } })

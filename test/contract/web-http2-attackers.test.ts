@@ -121,7 +121,7 @@ test('10,000 streams that are reset at once cost little, and their connection', 
       frame(RST_STREAM, 0, 2 * i + 1, Buffer.from([0, 0, 0, 8])),
     ]),
   )
-  await soon(attacker.closed, 'the end', 5000)
+  await soon(attacker.closed, 'the end', 20_000)
   assert.ok(all.asked() < 1000, `${all.asked()} requests`)
   assert.ok(process.memoryUsage().rss - before < 150 * 1024 * 1024)
   await all.unharmed()
@@ -303,13 +303,13 @@ test('a session is ended that nobody has used for a while, and not one that wait
 })
 
 test('one who lets nothing of a small answer in is let go, whatever else it says', async () => {
-  await using all = await street({ timeout: 30 })
+  await using all = await street({ timeout: 150 })
   // A window of 0 (RFC 9113 section 6.5.2).
   const attacker = await all.attack()
   attacker.socket.write(frame(SETTINGS, 0, 0, Buffer.from([0, 4, 0, 0, 0, 0])))
   await attacker.flood(50, (i) => frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, get(HOST)))
   const timer = setInterval(() => attacker.socket.write(frame(PING, 0, 0, Buffer.alloc(8))), 20)
-  await soon(attacker.closed, 'the end', 5000)
+  await soon(attacker.closed, 'the end', 20_000)
   clearInterval(timer)
   assert.ok(attacker.types.filter((type) => type === RST_STREAM).length >= 1)
   await all.unharmed()
@@ -331,11 +331,11 @@ test('one who goes without a word takes its requests along', async () => {
 })
 
 test('one who waits for an answer, and does not even answer a ping, is gone', async () => {
-  await using all = await street({ timeout: 50 })
+  await using all = await street({ timeout: 150 })
   const attacker = await all.attack()
   const silent = Buffer.concat([Buffer.from([0x82, 0x87]), literal(':path', '/silent'), literal(':authority', HOST)])
   attacker.socket.write(frame(HEADERS, END_HEADERS | END_STREAM, 1, silent))
-  await soon(attacker.closed, 'the end', 5000)
+  await soon(attacker.closed, 'the end', 20_000)
   assert.deepEqual([all.asked(), attacker.types.at(-1)], [1, PING])
   await all.unharmed()
 })

@@ -6,7 +6,9 @@ import { connect as connectSocket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { after, type TestContext } from 'node:test'
+import { Feed } from '../../lib/hub/feed.ts'
 import { Identities } from '../../lib/hub/identities.ts'
+import { Statistics } from '../../lib/hub/statistics.ts'
 import {
   allowAll,
   type Connected,
@@ -22,6 +24,7 @@ import {
   type SymportServer,
   tcp,
 } from '../../lib/index.ts'
+import { Operator } from '../../lib/operator.ts'
 import { StateFolder } from '../../lib/store/state-folder.ts'
 import { memoryPair } from '../../lib/testing.ts'
 import { eventually } from '../helpers/contract/strays.ts'
@@ -259,6 +262,23 @@ test('a node without a name of its own tries the shared secret only', async (t) 
   const { wire } = await startAgent(t, hub, 'laptop', { name: undefined })
   await hub.connected(1)
   assert.deepEqual(wire.tried, [''])
+})
+
+test('what cannot be changed about a node without a secret of its own is said as what it is', async (t) => {
+  const hub = await startHub(t)
+  await startAgent(t, hub, 'office')
+  await hub.connected(1)
+  const statistics = await Statistics.open(undefined)
+  t.after(() => statistics.close())
+  const operator = new Operator({ ...hub, statistics, feed: new Feed(), version: '0' })
+  const code = 'PROXY_ERR_NOT_FOUND'
+  const message = 'node "office" is not enrolled: it came by the shared secret'
+  const limits = `${message}; the limits that hold for it are those of [node-limits]`
+  await assert.rejects(operator.changeNode('office', { limits: { in: 1 } }), { code, message: limits })
+  await assert.rejects(operator.setNodeEnabled('office', false), { code, message })
+  await assert.rejects(operator.rotateNode('office'), { code, message })
+  await assert.rejects(operator.removeNode('office'), { code, message })
+  await assert.rejects(operator.removeNode('nobody'), { code, message: 'there is no node "nobody"' })
 })
 
 test('with enrolledOnly nobody connects by the shared secret, and an empty one is none', async (t) => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readFileSync, statSync } from 'node:fs'
+import { linkSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer, request } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
@@ -102,8 +102,25 @@ describe('requests that are inspected', { concurrency: 2 }, () => {
       curl.stderr,
       /^symport: set \$MASKED_AUTHORIZATION, \$MASKED_KEY, \$MASKED_PASSWORD: secrets are not shown$/,
     )
+    assert.equal((await cli('replay', 'bcd1')).status, 1)
+    // Who has not got it writes down nothing.
+    const audit = readFileSync(`${state}/audit.log`, 'utf8').trim().split('\n')
+    assert.deepEqual(
+      audit.map((line) => JSON.parse(line)).map(({ action, subject, error }) => [action, subject, error]),
+      [['request.replay', id, undefined]],
+    )
     const file = stage.path('all.har')
-    good(await cli('har', '--output', file))
+    const [seen, linked] = [stage.path('seen.har'), stage.path('linked.har')]
+    writeFileSync(file, 'old', { mode: 0o644 })
+    linkSync(file, seen)
+    symlinkSync(file, linked)
+    good(await cli('har', '--output', linked))
+    assert.equal(readFileSync(seen, 'utf8'), 'old', 'whoever has it open does not get the new one')
+    assert.deepEqual(readFileSync(linked, 'utf8'), readFileSync(file, 'utf8'))
+    assert.deepEqual(
+      readdirSync(stage.path('.')).filter((name) => name.includes('.har')),
+      ['all.har', 'linked.har', 'seen.har'],
+    )
     const har: Har = JSON.parse(readFileSync(file, 'utf8'))
     assert.equal(har.log.entries.length, 3)
     assert.equal(statSync(file).mode & 0o777, 0o600)
@@ -118,6 +135,10 @@ describe('requests that are inspected', { concurrency: 2 }, () => {
     )
     const wrong = await cli('list', '--status', '9')
     assert.deepEqual([wrong.status, /--status: "9" is no status: write 404 or 4xx/.test(wrong.stderr)], [2, true])
+    for (const since of ['2026-13-45', '2026-02-31', '2026-11-21T99:00']) {
+      const { status, stderr } = await cli('list', '--since', since)
+      assert.deepEqual([status, stderr.includes(`--since: "${since}" is neither a duration nor a time`)], [2, true])
+    }
     await two.stop()
     assert.equal((await list()).length, 2, 'with it they are gone')
     await one.stop()

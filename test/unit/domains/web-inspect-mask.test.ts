@@ -48,6 +48,58 @@ test('headers that log somebody in are masked, and the others stay', () => {
   assert.deepEqual(maskHeaders(['a', 'b', 'cookie', 'c=d']), ['a', 'b', 'cookie', 'c=***'])
 })
 
+test('URLs in other headers are masked too, and what a WebSocket is let in by', () => {
+  for (const [name, value, shown] of [
+    ['HX-Current-URL', 'https://x.test/a?token=s3 cret&b=1', 'https://x.test/a?token=***&b=1'],
+    ['X-Original-URL', '/a?b=1&sig=s3cret', '/a?b=1&sig=***'],
+    ['Refresh', '5; url=https://u:pw@x.test/?b=1&api_key=s3cret', '5; url=https://***@x.test/?b=1&api_key=***'],
+    [
+      'Link',
+      '<https://x.test/?a=1&token=s3cret>; rel="next", </b#code=s3cret>; rel=last',
+      '<https://x.test/?a=1&token=***>; rel="next", </b#code=***>; rel=last',
+    ],
+    ['Referer', '/?next=%2Fcb%3Fa%3D1%26token%3Ds3cret&b=%2Fcb%3Fa%3D1', '/?next=***&b=%2Fcb%3Fa%3D1'],
+    ['X-Next', '/in?to=/cb?id_token=s3cret', '/in?to=***'],
+    ['Set-Cookie2', 'sid=s3cret; Version=1, b=s3cret', '***'],
+    ['Sec-WebSocket-Protocol', 'graphql-ws, bearer, s3cret', 'graphql-ws, bearer, ***'],
+    ['Sec-WebSocket-Protocol', 'access_token,s3cret,json', 'access_token,***,json'],
+    ['Sec-WebSocket-Protocol', 'eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.s', '***'],
+    ['Sec-WebSocket-Protocol', 'realtime, api-key.sk-s3cret1, v1', 'realtime, ***, v1'],
+  ] as const) {
+    assert.equal(maskHeader(name, value), shown)
+  }
+  for (const [name, value] of [
+    ['Sec-CH-UA', '"Not?A_Brand";v="99", "Chromium";v="130"'],
+    ['Sec-CH-UA-Mobile', '?0'],
+    ['User-Agent', 'bot/1 (+https://x.test/?about=1)'],
+    ['Link', '</style.css>; rel=preload; as=style'],
+    ['Stripe-Signature', 't=1,v1=abc'],
+    ['Sec-WebSocket-Protocol', 'graphql-transport-ws, v5.channel.k8s.io, json.reliable.webpubsub.azure.v1'],
+  ] as const) {
+    assert.equal(maskHeader(name, value), value)
+  }
+})
+
+test('what one logs in with by OAuth or SAML is masked in forms and JSON', () => {
+  assert.equal(
+    maskForm(
+      'grant_type=authorization_code&code=1&code_verifier=2&SAMLResponse=3&id_token=4&assertion=5&device_code=6',
+    ),
+    'grant_type=authorization_code&code=***&code_verifier=***&SAMLResponse=***&id_token=***&assertion=***&device_code=***',
+  )
+  assert.equal(maskForm('to=%2Fcb%3Fcode%3D1%E0'), 'to=***')
+  assert.equal(
+    maskJson('{"redirectUri":"/cb","code":"1","codeVerifier":"2","SAMLResponse":"3","id_token":"4"}'),
+    '{"redirectUri":"/cb","code":"***","codeVerifier":"***","SAMLResponse":"***","id_token":"***"}',
+  )
+  assert.equal(maskJson('{"code":"1","state":"2"}'), '{"code":"***","state":"2"}')
+  for (const open of ['{"error":{"code":"declined"}}', '{"a":[{"state":"CA"}],"code":"x"}', '{"code":1,"state":"a"}']) {
+    assert.equal(maskJson(open), open)
+  }
+  const part = '--B\r\nContent-Disposition: form-data; name="code"\r\n\r\ns3cret\r\n--B--'
+  assert.doesNotMatch(maskBody(part, 'multipart/form-data; boundary=B'), /s3cret/)
+})
+
 test('query parameters are masked, whatever their names are written like', () => {
   assert.equal(maskUrl('/a?x=1&access_token=abc&y=2'), '/a?x=1&access_token=***&y=2')
   assert.equal(maskUrl('/a?pass%77ord=abc'), '/a?pass%77ord=***')
@@ -62,7 +114,7 @@ test('query parameters are masked, whatever their names are written like', () =>
 
 test('forms and JSON are masked as they stand', () => {
   assert.equal(maskForm('user=a&password=b+c&x=%20'), 'user=a&password=***&x=%20')
-  assert.equal(maskForm('code=1'), 'code=1')
+  assert.equal(maskForm('zip_code=1'), 'zip_code=1')
   assert.equal(
     maskJson('{ "user": "a", "password" : "b\\"c", "n": [1, {"token": 5, "pin": null}] , "x": true}'),
     '{ "user": "a", "password" : "***", "n": [1, {"token": "***", "pin": null}] , "x": true}',
@@ -103,9 +155,18 @@ test('masking takes no time that grows with the square of what is masked', () =>
     '&'.repeat(size),
     `"${'\\'.repeat(size)}`,
     '['.repeat(size),
+    '?'.repeat(size),
+    '://'.repeat(size / 3),
+    ' https://a?a=?a'.repeat(size / 16),
+    '{"state":'.repeat(size / 9),
+    `{"state"${' '.repeat(size)}{`,
+    `a=${'%3F'.repeat(size / 3)}`,
+    ','.repeat(size),
   ]) {
     for (const type of ['application/x-www-form-urlencoded', 'application/json', 'text/plain']) maskBody(text, type)
     maskUrl(text)
+    maskHeader('X-Url', text)
+    maskHeader('Sec-WebSocket-Protocol', text)
     maskHeader('Cookie', text)
     maskHeader('Set-Cookie', text)
     maskHeader('Authorization', text)

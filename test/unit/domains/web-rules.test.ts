@@ -34,6 +34,10 @@ test('only what leads to the host that the target was asked by leads back', () =
     ['http://u@localhost:3000/', 'http://u@localhost:3000/'],
     ['http://localhost:3000\\@evil.test/', 'http://localhost:3000\\@evil.test/'],
     ['http://localhost:3000.evil.test/', 'http://localhost:3000.evil.test/'],
+    ['http://127.0.0.1:3000/x', 'https://app.test/x'],
+    ['http://[::1]:3000/x', 'https://app.test/x'],
+    ['http://127.0.0.1:3001/x', 'http://127.0.0.1:3001/x'],
+    ['http://127.0.0.1.evil.test:3000/x', 'http://127.0.0.1.evil.test:3000/x'],
     ['x://localhost:3000/', 'x://localhost:3000/'],
   ] as const) {
     const list = rules.toVisitor(['Location', location], TARGET, { remote: undefined, secure: true })
@@ -49,6 +53,42 @@ test('only what leads to the host that the target was asked by leads back', () =
     'location',
     '/x',
   ])
+})
+
+test('a target of this machine may speak of itself by any of its names', () => {
+  const rules = new WebRules({ hostHeader: 'rewrite' }, { Domain: 'tcp', Addr: '127.0.0.1:3000' })
+  const list = ['Location', 'http://localhost:3000/x']
+  for (const name of ['localhost', '.localhost', '127.0.0.1', '[::1]', 'app.lan']) {
+    list.push('Set-Cookie', `a=b; Domain=${name}`)
+  }
+  const cookies = ['a=b', 'a=b', 'a=b', 'a=b', 'a=b; Domain=app.lan'].flatMap((value) => ['Set-Cookie', value])
+  assert.deepEqual(rules.toVisitor(list, TARGET, { remote: undefined, secure: true }), [
+    'Location',
+    'https://app.test/x',
+    ...cookies,
+  ])
+  const other = new WebRules({ hostHeader: 'app.lan:3000' })
+  const [, left] = other.toVisitor(['Location', 'http://localhost:3000/x'], TARGET, { remote: undefined, secure: true })
+  assert.equal(left, 'http://localhost:3000/x')
+})
+
+test('the other headers that say where something is lead back as well', () => {
+  const rules = new WebRules({ hostHeader: 'localhost:3000' })
+  for (const [name, value, expected] of [
+    ['Content-Location', 'http://localhost:3000/x', 'https://app.test/x'],
+    ['Content-Location', '/x', '/x'],
+    ['Refresh', '0;url=http://localhost:3000/x', '0;url=https://app.test/x'],
+    ['refresh', "1.5 , URL = 'http://localhost:3000/x'; more", "1.5 , URL = 'https://app.test/x'; more"],
+    ['Refresh', '0 http://localhost:3000/x', '0 https://app.test/x'],
+    ['Refresh', '5; url="http://localhost:3000/x', '5; url="https://app.test/x'],
+    ['Refresh', '5; url=http://evil.test/http://localhost:3000/', '5; url=http://evil.test/http://localhost:3000/'],
+    ['Refresh', '5', '5'],
+    ['Refresh', `1${' '.repeat(60_000)}`, `1${' '.repeat(60_000)}`],
+    ['Refresh', `1;url${' '.repeat(60_000)}x`, `1;url${' '.repeat(60_000)}x`],
+  ] as const) {
+    const list = rules.toVisitor([name, value], TARGET, { remote: undefined, secure: true })
+    assert.deepEqual(list, [name, expected])
+  }
 })
 
 test('without a host of its own nothing of an answer is touched', () => {

@@ -173,10 +173,11 @@ test('a quota that is used up lets nobody in, and ends what is open; a larger on
   assert.deepEqual(refused, [['quota', YOU]])
 })
 
-test('whoever was stopped by a quota goes on if it is not used up after all', async () => {
+test('whoever was stopped by a quota goes on if it is not used up after all', async (t) => {
   let used = 1000
   const { traffic: one, clock } = traffic({ quota: 2000 }, { used: () => used })
   const { sub, host } = hosted()
+  t.after(() => sub.destroy())
   new Flow(sub, { from: ME, traffics: [one], entries: [one.enter(ME)], opened: true, alone: true })
   used = 2000
   sub.write(Buffer.alloc(1000))
@@ -188,7 +189,6 @@ test('whoever was stopped by a quota goes on if it is not used up after all', as
   assert.equal(sub.destroyed, false)
   sub.onWritable(65_536)
   assert.equal(Buffer.concat(host.data).length, 1007)
-  sub.destroy()
 })
 
 test('what the peer opens is no visitor, also where visitors are limited later', () => {
