@@ -120,7 +120,7 @@ export class CaddyNames implements AsyncDisposable {
       await this.#round(left)
     }
     if (this.#left.has(host)) {
-      throw new ProxyError('PROXY_ERR_NAME_TAKEN', `name taken: ${host} is not to be had from the Caddy in front`)
+      throw new ProxyError('PROXY_ERR_NAME_TAKEN', `name taken: the Caddy in front has ${host} for something else`)
     }
     return { scheme: this.#plan?.scheme ?? 'https', port: this.#plan?.port ?? 443 }
   }

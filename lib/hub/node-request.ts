@@ -182,10 +182,10 @@ function isId(id: string): boolean {
 
 const ISO = /^(\d{4}-\d\d-\d\d)(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d))?$/
 
-/** ISO 8601; a day alone begins at midnight UTC. What `Date` would only guess at is refused, also 30 February. */
+/** ISO 8601; a day alone stands for its end in UTC, as a person means it. What `Date` would only guess at is refused, also 30 February. */
 function readExpiry(given: string): string {
   const [, day] = ISO.exec(given) ?? []
-  const at = Date.parse(given)
+  const at = Date.parse(day === given ? `${day}T23:59:59.999Z` : given)
   if (day === undefined || Number.isNaN(at) || new Date(`${day}T00:00Z`).toISOString().slice(0, 10) !== day) {
     throw badRequest(`${shownId(given)} is no time: write 2030-12-31 or 2030-12-31T18:00:00Z`)
   }

@@ -11,6 +11,7 @@ import type { Child } from '../helpers/system/child.ts'
 import { Curl } from '../helpers/system/curl.ts'
 import { eventually } from '../helpers/system/net.ts'
 import { requirePrograms } from '../helpers/system/programs.ts'
+import { startReadyNode } from '../helpers/system/publish.ts'
 import { Stage } from '../helpers/system/stage.ts'
 import { type Address, logged } from '../helpers/system/symport.ts'
 
@@ -98,7 +99,16 @@ test('Caddy serves the names of nodes over HTTPS while they are there', { timeou
 
   await t.test('and leaves what others have there', async () => {
     assert.equal(await get(`own.${DOMAIN}`), 'theirs')
-    await publish(stage, at, target, 'own')
+    const where = ['--server', `tcp://127.0.0.1:${at.port}`, '--state', stage.path('node-own')]
+    const env = { SYMPORT_UUID: SECRET }
+    const taken = await run(stage, ['http', String(target), '--name', 'own', ...where], { env })
+    assert.deepEqual(
+      [taken.status, taken.stderr],
+      [1, `symport: name taken: the Caddy in front has own.${DOMAIN} for something else`],
+    )
+    // By -R it is the operator's business.
+    const own = `http://127.0.0.1:${target}?mode=domain&value=own.${DOMAIN}`
+    await startReadyNode(stage, at, [['-R', own]], { state: 'node-own' })
     await logged(server, 'Caddy has routes of its own for these names: they do not lead here')
     assert.equal(await get(`own.${DOMAIN}`), 'theirs')
     const { web } = await caddy.servers()

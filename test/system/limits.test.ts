@@ -81,8 +81,6 @@ test('iperf3 gets what the limit says both ways, within 5 % over 10 s, beside on
   // What another program does to it that moves 5 MB/s: the machine has two cores for the five of them.
   assert.ok(beside > 0.5 * alone, `${beside} beside a limited one, ${alone} in 3 s alone`)
   near(await tools.measure(a), 2 * MB, 0.05, 'up')
-  // Eight at once share it, each the same.
-  near(await tools.measure(a, '--reverse', '-P', '8'), 5 * MB, 0.05, 'eight together')
 })
 
 test('a visitor and a node get what their limits say, within 5 % over 10 s', { timeout: 60_000 }, async (t) => {
@@ -98,11 +96,12 @@ test('a visitor and a node get what their limits say, within 5 % over 10 s', { t
     ],
     '[node-limits]\nout = "6MB/s"\n',
   )
+  // Eight at once share what one has.
   const [visitor, rest] = await Promise.all([
-    tools.measure(visited, '--reverse', '-P', '4'),
+    tools.measure(visited, '--reverse', '-P', '8'),
     tools.measure(shared, '--reverse'),
   ])
-  near(visitor, 2 * MB, 0.05, 'four of one visitor')
+  near(visitor, 2 * MB, 0.05, 'eight of one visitor')
   near(visitor + rest, 6 * MB, 0.05, 'all of the node')
 })
 

@@ -65,7 +65,7 @@ test('expiry and grants change, and what changes nothing else leaves them', asyn
   assert.deepEqual(reopened?.grants, { dial: ['127.0.0.1:80'], names: ['/x'] })
   assert.equal(reopened?.expires, undefined)
   await identities.change('a', { grants: null, expires: '2099-01-01' })
-  assert.deepEqual([identities.get('a')?.grants, identities.get('a')?.expires], [undefined, '2099-01-01T00:00:00.000Z'])
+  assert.deepEqual([identities.get('a')?.grants, identities.get('a')?.expires], [undefined, '2099-01-01T23:59:59.999Z'])
 })
 
 test('a change that makes no sense changes nothing', async (t) => {
