@@ -278,6 +278,7 @@ class OnePort {
   #webVisit(arrival: Arrival, caller: Caller, tls?: Secured): WebVisit {
     const { realIpHeader, routes } = this.#options
     const secure = tls !== undefined
+    let judged: { readonly host: string; readonly foreign: boolean } | undefined
     return {
       onRequest: () => this.#arrivals.remove(arrival),
       onHandedOver: () => this.#handOver(arrival),
@@ -286,7 +287,11 @@ class OnePort {
         const host = hostOf(request)
         if (!tls || host === undefined) return false
         // A proxy in front has names of its own for what is behind it.
-        return routes?.(host) || (!caller.trusted && isForeign(host, tls))
+        if (routes?.(host)) return true
+        if (caller.trusted) return false
+        // Looking into a certificate takes longer than all the rest of a request.
+        if (judged?.host !== host) judged = { host, foreign: isForeign(host, tls) }
+        return judged.foreign
       },
       originOf: ({ headers }) => {
         const http2 = tls?.secure.alpnProtocol === 'h2'
