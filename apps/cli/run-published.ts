@@ -68,10 +68,17 @@ export async function runPublished(plan: ReadyPlan, options: PublishedOptions): 
   const served = isWeb
     ? await withWatch(plain, options, lines, () => published.isNamed)
     : { domains: plain, close: () => {} }
+  const start = new AbortController()
+  // However it ends, also if the node does not start at all.
+  using _ = {
+    [Symbol.dispose]: () => {
+      start.abort()
+      served.close()
+    },
+  }
   await using inspector = served.inspection && (await openInspector(state, plan.place.name, log, served.inspection))
   const observed = inspector?.observed[0]
 
-  const start = new AbortController()
   void lookAtTarget(target, plain, start.signal, log)
   const node = await createNode({
     dial: (dialOptions) => plan.place.dial(dialOptions),
@@ -91,8 +98,6 @@ export async function runPublished(plan: ReadyPlan, options: PublishedOptions): 
   inspector?.serve()
   const stopped = untilStopped(node, { stop, timeout: () => times.drainTimeout, log })
   const outcome = await Promise.race([stopped, published.failed])
-  start.abort()
-  served.close()
   lines.flush()
   if (typeof outcome === 'number') return outcome
   await node.close()

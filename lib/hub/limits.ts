@@ -50,6 +50,7 @@ export class Limiter {
   readonly #refusals = new Map<string, Refusals>()
   readonly #told = new Map<string, Told>()
   #timer: NodeJS.Timeout | undefined
+  #closed = false
   #nodesPaceVisitors = false
   readonly #unsubscribe: (() => void) | undefined
 
@@ -60,10 +61,11 @@ export class Limiter {
 
   /** Nothing is told any more; what holds goes on to hold. */
   close(): void {
-    clearInterval(this.#timer)
-    this.#timer = undefined
     this.#unsubscribe?.()
     this.#flush()
+    this.#closed = true
+    clearInterval(this.#timer)
+    this.#timer = undefined
   }
 
   /** What goes through a mapping: to be told when its limits change. */
@@ -184,6 +186,7 @@ export class Limiter {
   // --- what is told ---
 
   #onRefused(about: About, kind: LimitKind, from: string | undefined): void {
+    if (this.#closed) return
     const key = `${JSON.stringify(about)} ${kind}`
     const told = this.#told.get(key)
     if (told) {

@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict'
-import { X509Certificate } from 'node:crypto'
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
-import { connect as connectTls } from 'node:tls'
 import { type AcmeEvent, openAcme } from '../../lib/store/acme.ts'
 import { StateFolder } from '../../lib/store/state-folder.ts'
 import { run, startServer } from '../helpers/e2e/cli.ts'
 import { MovedClock } from '../helpers/system/clock.ts'
 import { freePort, startWebPage } from '../helpers/system/net.ts'
-import { Pebble, type PebbleOptions } from '../helpers/system/pebble.ts'
+import { Pebble, type PebbleOptions, shown } from '../helpers/system/pebble.ts'
 import { requirePrograms } from '../helpers/system/programs.ts'
 import { publish } from '../helpers/system/publish.ts'
 import { Stage } from '../helpers/system/stage.ts'
@@ -47,16 +45,6 @@ function writeHook(stage: Stage, lines: string): string {
 
 function calls(stage: Stage): string[] {
   return readFileSync(stage.path('hook.log'), 'utf8').trimEnd().split('\n')
-}
-
-async function shown(port: number, servername: string): Promise<X509Certificate> {
-  return await new Promise((resolve, reject) => {
-    const socket = connectTls({ port, host: '127.0.0.1', servername, rejectUnauthorized: false }, () => {
-      resolve(new X509Certificate(socket.getPeerCertificate().raw))
-      socket.destroy()
-    })
-    socket.on('error', reject)
-  })
 }
 
 test('with a hook a server gets one certificate for all names directly below its domain', {

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { X509Certificate } from 'node:crypto'
 import { readdirSync, statSync, writeFileSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import { connect as connectTls } from 'node:tls'
@@ -11,7 +10,7 @@ import { run, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
 import { MovedClock } from '../helpers/system/clock.ts'
 import { Curl } from '../helpers/system/curl.ts'
 import { freePort, startWebPage } from '../helpers/system/net.ts'
-import { Pebble, type PebbleOptions } from '../helpers/system/pebble.ts'
+import { Pebble, type PebbleOptions, shown } from '../helpers/system/pebble.ts'
 import { requirePrograms } from '../helpers/system/programs.ts'
 import { publish } from '../helpers/system/publish.ts'
 import { Stage } from '../helpers/system/stage.ts'
@@ -43,17 +42,6 @@ async function prepare(t: TestContext, more: Partial<PebbleOptions> = {}): Promi
   const get = (host: string): Promise<string> =>
     curl.get('--cacert', root, '--resolve', `${host}:${port}:127.0.0.1`, `https://${host}:${port}/`)
   return { stage, pebble, curl, port, get }
-}
-
-/** The certificate that somebody is shown who asks for a name. */
-async function shown(port: number, servername: string): Promise<X509Certificate> {
-  return await new Promise((resolve, reject) => {
-    const socket = connectTls({ port, host: '127.0.0.1', servername, rejectUnauthorized: false }, () => {
-      resolve(new X509Certificate(socket.getPeerCertificate().raw))
-      socket.destroy()
-    })
-    socket.on('error', reject)
-  })
 }
 
 test('a server gets certificates for its names, keeps them, and orders none for others', {

@@ -1,5 +1,7 @@
+import { X509Certificate } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { request } from 'node:https'
+import { connect as connectTls } from 'node:tls'
 import { Identity } from '../transports/authority.ts'
 import { type Child, cleanEnvironment } from './child.ts'
 import { eventually, freePort } from './net.ts'
@@ -120,4 +122,15 @@ export class Pebble {
   async stop(): Promise<void> {
     await this.#child.stop()
   }
+}
+
+/** The certificate that somebody is shown who asks for a name. */
+export async function shown(port: number, servername: string): Promise<X509Certificate> {
+  return await new Promise((resolve, reject) => {
+    const socket = connectTls({ port, host: '127.0.0.1', servername, rejectUnauthorized: false }, () => {
+      resolve(new X509Certificate(socket.getPeerCertificate().raw))
+      socket.destroy()
+    })
+    socket.on('error', reject)
+  })
 }
