@@ -46,7 +46,8 @@ export function writeFrameHeader(into: Buffer, at: number, type: number, id: num
   into[at + 7] = length
 }
 
-type OnFrame = (type: number, id: number, payload: Buffer) => void
+/** `whole`: the bytes of memory that `payload` is a part of. */
+type OnFrame = (type: number, id: number, payload: Buffer, whole: number) => void
 
 /**
  * Walks the frames of one opened record, which arrives as consecutive slices. Data that crosses a slice is handed on in
@@ -63,7 +64,7 @@ export function readFrames(slices: readonly Buffer[], onFrame: OnFrame): void {
     if (end > slice.length) break
     const type = slice[at] ?? 0
     if (type !== Frame.data) checkControl(length)
-    onFrame(type, u32(slice, at + 1), slice.subarray(at + FRAME_HEADER, end))
+    onFrame(type, u32(slice, at + 1), slice.subarray(at + FRAME_HEADER, end), slice.length)
     at = end
   }
   if (at < slice.length || slices.length > 1) readAcross([slice.subarray(at), ...slices.slice(1)], onFrame)
@@ -104,12 +105,13 @@ function readAcross(slices: readonly Buffer[], onFrame: OnFrame): void {
     let length = u24(header, 5)
     if (type !== Frame.data || length === 0) {
       checkControl(length)
-      onFrame(type, id, take(length))
+      const payload = take(length)
+      onFrame(type, id, payload, payload.buffer.byteLength)
       continue
     }
     while (length > 0) {
       const part = next(length)
-      onFrame(type, id, part)
+      onFrame(type, id, part, part.buffer.byteLength)
       length -= part.length
     }
   }

@@ -5,16 +5,22 @@ const GATHER = 65_536
 /** Control frames that wait because the peer does not read. Beyond this it is an attack or a corpse. */
 const MAX_WAITING = 4 * 1024 * 1024
 
-/** Frames gather here until the turn of the event loop is over, and leave as one record. */
+/** Frames gather here for a turn of the event loop or a few, and leave as one record. */
 export class Gathering {
   readonly #buffer = Buffer.allocUnsafeSlow(GATHER)
   #bytes = 0
+  #frames = 0
   /** Control frames that found no room, in their order: nothing is gathered past them. */
   readonly #waiting: Buffer[] = []
   #waitingBytes = 0
 
   get bytes(): number {
     return this.#bytes
+  }
+
+  /** Frames that were gathered, without those that had to wait. */
+  get frames(): number {
+    return this.#frames
   }
 
   /** Whether control frames wait for room. */
@@ -44,6 +50,7 @@ export class Gathering {
   header(type: number, id: number, length: number): void {
     writeFrameHeader(this.#buffer, this.#bytes, type, id, length)
     this.#bytes += FRAME_HEADER
+    this.#frames++
   }
 
   /** A frame that may have to wait. Answers false if too much waits. */
@@ -68,6 +75,7 @@ export class Gathering {
       if (!this.fits(frame.length)) break
       this.#buffer.set(frame, this.#bytes)
       this.#bytes += frame.length
+      this.#frames++
       this.#waitingBytes -= frame.length
       taken++
     }
@@ -79,6 +87,7 @@ export class Gathering {
   take(): Uint8Array {
     const bytes = this.#buffer.subarray(0, this.#bytes)
     this.#bytes = 0
+    this.#frames = 0
     return bytes
   }
 
@@ -86,5 +95,6 @@ export class Gathering {
     this.#waiting.length = 0
     this.#waitingBytes = 0
     this.#bytes = 0
+    this.#frames = 0
   }
 }

@@ -40,8 +40,11 @@ export interface Peer {
 
 /** Whoever makes sense of the frames. */
 export interface FrameHandler {
-  /** Throwing a ProxyError ends the session. Answers true if it does not need the payload any more. */
-  onFrame(type: number, id: number, payload: Buffer): boolean
+  /**
+   * `whole`: the bytes of memory that `payload` is a part of. Throwing a ProxyError ends the session. Answers true if it
+   * does not need the payload any more.
+   */
+  onFrame(type: number, id: number, payload: Buffer, whole: number): boolean
   /** The link has room: send what waits, until `congested`. */
   onWritable(): void
   /** There is no link; and there is one again. Nothing that was sent or received is lost. */
@@ -62,6 +65,11 @@ export interface Redial {
 
 /** Payloads up to this long are copied into the gathering; longer ones are sealed from where they are. */
 const COPY = 16_384
+/**
+ * Turns of the event loop that several frames wait for more of them, as long as each turn brings some: these turns do not
+ * sleep. One frame alone never waits.
+ */
+const TURNS = 4
 const RESUME_TIMEOUT = 120_000
 /** What a timer of Node.js can take. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -104,6 +112,9 @@ export class MainConnection implements RecordLinkOwner {
   readonly #gathering = new Gathering()
   readonly #receipts = new Receipts(() => this.wake())
   #scheduled = false
+  /** Turns that what was gathered has waited, and how many frames that was at the last one. */
+  #turns = 0
+  #gathered = 0
   /** Whether somebody still needs a payload of the present record. */
   #needed = false
   #resumeTimer: NodeJS.Timeout | undefined
@@ -263,11 +274,11 @@ export class MainConnection implements RecordLinkOwner {
     }
   }
 
-  /** Lets `onWritable` run, and what was gathered leave, right after this turn of the event loop. */
+  /** Lets `onWritable` run, and what was gathered leave, after this turn of the event loop or a few. */
   wake(): void {
     if (this.#scheduled || this.#end) return
     this.#scheduled = true
-    setImmediate(this.#flush)
+    setImmediate(this.#onTurn)
   }
 
   /** Asks for a fresh `rtt`, unless the last one is young or its ping still under way. */
@@ -316,8 +327,21 @@ export class MainConnection implements RecordLinkOwner {
     if (link.taken) this.#outbox.taken()
   }
 
-  readonly #flush = (): void => {
+  readonly #onTurn = (): void => {
+    const { frames } = this.#gathering
+    if (frames > 1 && frames !== this.#gathered && this.#turns < TURNS) {
+      this.#turns++
+      this.#gathered = frames
+      setImmediate(this.#onTurn)
+      return
+    }
     this.#scheduled = false
+    this.#flush()
+  }
+
+  #flush(): void {
+    this.#turns = 0
+    this.#gathered = 0
     const link = this.#link
     if (this.#end || !link || link.over || link.pending > 0) return
     this.#sendUncounted(link)
@@ -388,7 +412,7 @@ export class MainConnection implements RecordLinkOwner {
     }
   }
 
-  readonly #onCounted = (type: number, id: number, payload: Buffer): void => {
+  readonly #onCounted = (type: number, id: number, payload: Buffer, whole: number): void => {
     if (this.#end) return
     if (type === Frame.data) {
       if (diagnostics.data.hasSubscribers) tellData(this, false, id, payload.length)
@@ -397,7 +421,7 @@ export class MainConnection implements RecordLinkOwner {
       this.#finish(decodeReason(payload, closedByPeer()))
     } else if (type <= Frame.goaway) {
       throw new ProxyError('PROXY_ERR_FRAME', `frame type ${type} in a counted record`)
-    } else if (!this.#handler?.onFrame(type, id, payload)) {
+    } else if (!this.#handler?.onFrame(type, id, payload, whole)) {
       this.#needed = true
     }
   }

@@ -174,8 +174,8 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
 
   // --- frames in ---
 
-  onFrame(type: number, id: number, payload: Buffer): boolean {
-    if (type === Frame.data) return this.#known(id).onData(payload)
+  onFrame(type: number, id: number, payload: Buffer, whole: number): boolean {
+    if (type === Frame.data) return this.#known(id).onData(payload, whole)
     this.#onControl(type, id, payload)
     // Whatever it says has been read out of it.
     return true

@@ -49,6 +49,8 @@ export interface SubConnectionOptions {
 const HIGH_WATER_MARK = 65_536
 /** A small payload would keep the whole slice it came in alive: from this ratio on it is copied. */
 const PINNED = 8
+/** A slice up to this long may wait as it is with a `Downstream` that copies what it takes at once. */
+const SMALL_SLICE = 16_384
 
 /**
  * One user connection inside the main connection: a `Duplex` with half-close. It may be written to before the far side
@@ -317,8 +319,8 @@ export class SubConnection extends Duplex {
     this.destroy(new ProxyError('PROXY_ERR_INTERNAL', text, { cause: error }))
   }
 
-  /** Answers whether the payload is not needed any more. */
-  onData(payload: Buffer): boolean {
+  /** Answers whether the payload, a part of `whole` bytes of memory, is not needed any more. */
+  onData(payload: Buffer, whole: number = payload.buffer.byteLength): boolean {
     if (this.#got !== 'nothing') {
       throw new ProxyError('PROXY_ERR_DATA_AFTER_FIN', `data for sub-connection ${this.id} after its end`)
     }
@@ -327,10 +329,11 @@ export class SubConnection extends Duplex {
     }
     if (this.destroyed || payload.length === 0) return true
     this.#bytesIn += payload.length
-    let done = payload.length * PINNED < payload.buffer.byteLength
+    let done = false
     if (this.#direct && this.#passes(payload.length)) {
-      const chunk = done ? Buffer.from(payload) : payload
       const downstream = this.#downstream
+      done = payload.length * PINNED < whole && (whole > SMALL_SLICE || downstream?.copies !== true)
+      const chunk = done ? Buffer.from(payload) : payload
       try {
         if (downstream) {
           downstream.write([chunk])

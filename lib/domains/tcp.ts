@@ -25,6 +25,7 @@ const KEEPALIVE = { keepAlive: true, keepAliveInitialDelay: 60_000 }
 export function tcp(options: TcpOptions = {}): Domain {
   const readBuffer = new ReadBuffer()
   const timeout = options.dialTimeout ?? 10_000
+  const read = rememberLast(parseTcp)
   return {
     name: 'tcp',
     read: readTcp,
@@ -41,11 +42,12 @@ export function tcp(options: TcpOptions = {}): Domain {
     },
 
     async resolve({ Domain, Addr }): Promise<readonly string[]> {
-      return await resolve({ Domain, Addr: formatHostPort(parseTcp(Addr)) })
+      const { host, port } = read(Addr)
+      return isIP(host) ? [host] : await resolve({ Domain, Addr: formatHostPort({ host, port }) })
     },
 
     async dial(to, { addresses, signal, from }): Promise<Link> {
-      const { host, port, proxy } = parseTcp(to.Addr)
+      const { host, port, proxy } = read(to.Addr)
       const asked = formatHostPort({ host, port })
       let failure: unknown
       for (const address of addresses) {
@@ -62,5 +64,14 @@ export function tcp(options: TcpOptions = {}): Domain {
       }
       throw failure ?? new ProxyError('PROXY_ERR_DIAL_FAILED', `${asked} has no address`)
     },
+  }
+}
+
+/** Most connections go where the one before them went. */
+function rememberLast<T>(read: (text: string) => T): (text: string) => T {
+  let last: { readonly text: string; readonly value: T } | undefined
+  return (text) => {
+    if (last?.text !== text) last = { text, value: read(text) }
+    return last.value
   }
 }

@@ -1,5 +1,6 @@
 import { type NetConnectOpts, type Server, Socket } from 'node:net'
 import { type Link, type LinkSink, linkFrom } from '../core/index.ts'
+import { type DirectHandle, directHandle, writeDirect } from './direct-write.ts'
 import { formatRemote } from './remote.ts'
 
 /** Bytes that one read may bring. */
@@ -107,6 +108,8 @@ export class SocketLink implements Link {
   #remote: string | undefined
   #sink: LinkSink | undefined
   #waiting = false
+  /** From the first write that could go past the `Socket`; none goes through it afterwards. */
+  #direct: DirectHandle | undefined
   #paused = true
   #error: Error | undefined
   /** For a sink that has none: it grows while reads fill it. */
@@ -140,7 +143,8 @@ export class SocketLink implements Link {
   }
 
   get pending(): number {
-    return this.socket.writableLength
+    if (!this.#direct) return this.socket.writableLength
+    return this.#waiting && !this.socket.destroyed ? this.#direct.writeQueueSize : 0
   }
 
   #own(): Uint8Array {
@@ -158,7 +162,7 @@ export class SocketLink implements Link {
   start(sink: LinkSink): void {
     const socket = this.socket
     this.#sink = sink
-    socket.on('drain', this.#written)
+    socket.on('drain', this.#told)
     socket.on('end', () => sink.ended())
     if (socket.closed) setImmediate(() => sink.closed(this.#error))
     else socket.on('close', () => sink.closed(this.#error))
@@ -180,6 +184,21 @@ export class SocketLink implements Link {
   write(chunks: readonly Uint8Array[]): void {
     const socket = this.socket
     if (socket.destroyed || socket.writableEnded) return
+    this.#direct ??= directHandle(socket)
+    if (this.#direct) this.#writeDirect(this.#direct, chunks)
+    else this.#writeSocket(chunks)
+  }
+
+  #writeDirect(handle: DirectHandle, chunks: readonly Uint8Array[]): void {
+    try {
+      if (writeDirect(handle, chunks, this.#written)) this.#waiting = true
+    } catch (error) {
+      this.socket.destroy(error instanceof Error ? error : undefined)
+    }
+  }
+
+  #writeSocket(chunks: readonly Uint8Array[]): void {
+    const { socket } = this
     if (chunks.length === 1 && chunks[0]) {
       socket.write(chunks[0])
     } else {
@@ -190,10 +209,13 @@ export class SocketLink implements Link {
     if (socket.writableLength === 0 || this.#waiting) return
     this.#waiting = true
     // Below its high-water mark the socket tells of nothing by itself.
-    if (!socket.writableNeedDrain) socket.write(NOTHING, this.#written)
+    if (!socket.writableNeedDrain) socket.write(NOTHING, this.#told)
   }
 
-  readonly #written = (): void => {
+  readonly #told = (): void => this.#written()
+
+  readonly #written = (error?: Error): void => {
+    if (error) this.socket.destroy(error)
     if (!this.#waiting || this.pending > 0) return
     this.#waiting = false
     this.#sink?.drained()
