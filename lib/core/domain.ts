@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { Endpoint } from './endpoint.ts'
 import { ProxyError } from './errors.ts'
+import type { AbortSignalLike } from './lazy-abort.ts'
 import type { Link } from './link.ts'
 import type { Policy } from './policy.ts'
 import type { SubConnection } from './sub-connection.ts'
@@ -53,7 +54,10 @@ export interface ListenContext {
 }
 
 export interface DialContext {
+  /** Fires when whoever asked has gone. */
   readonly signal: AbortSignal
+  /** The same, for whoever only wants to hear of it: `signal` is made when it is read, and takes its time. */
+  readonly abort?: AbortSignalLike | undefined
   /** The addresses that may be dialled, in order; empty where the plug-in does not resolve. */
   readonly addresses: readonly string[]
   /** Who came in where it was listened, if the other side told: `192.0.2.1:49152`. */
@@ -105,25 +109,34 @@ export class Domains {
   }
 
   /** `asked`: by the peer, so that the policy decides, about each address that the endpoint resolves to. */
-  async dial(to: Endpoint, asked: boolean, { signal, from }: DialRequest): Promise<Duplex | Link> {
+  async dial(to: Endpoint, asked: boolean, request: DialRequest): Promise<Duplex | Link> {
     const plugin = this.#plugins.get(to.Domain)
     if (!plugin?.dial) throw unknownDomain(to, 'forwarded to')
     if (asked && plugin.resolve) this.#policy.resolve?.(to)
-    const resolved = plugin.resolve ? await plugin.resolve(to, { signal }) : [undefined]
     const addresses: string[] = []
+    const { abort, from } = request
+    const context: DialContext = {
+      get signal() {
+        return request.signal
+      },
+      abort,
+      addresses,
+      from,
+    }
+    const resolved = plugin.resolve ? await plugin.resolve(to, context) : [undefined]
     let refusal: unknown
     for (const address of resolved) {
       try {
         if (asked) this.#policy.dial(to, address)
         if (address !== undefined) addresses.push(address)
-        else return await plugin.dial(to, { signal, addresses, from })
+        else return await plugin.dial(to, context)
       } catch (error) {
         if (address === undefined) throw error
         refusal = error
       }
     }
     if (addresses.length === 0) throw refusal ?? new ProxyError('PROXY_ERR_DIAL_FAILED', `${to.Addr} has no address`)
-    return await plugin.dial(to, { signal, addresses, from })
+    return await plugin.dial(to, context)
   }
 }
 

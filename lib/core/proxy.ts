@@ -1,11 +1,12 @@
 import { EventEmitter, setMaxListeners } from 'node:events'
 import { diagnostics } from './diagnostics.ts'
-import { type Abortable, type DomainPlugin, Domains, type Listener } from './domain.ts'
+import { type Abortable, type DialRequest, type DomainPlugin, Domains, type Listener } from './domain.ts'
 import { checkEndpoint, type Endpoint, formatEndpoint, type Mapping } from './endpoint.ts'
 import { aborted, assertNotAborted, ProxyError } from './errors.ts'
 import { Frame } from './frame.ts'
 import { Incoming } from './incoming.ts'
 import { join } from './join.ts'
+import { LazyAbort } from './lazy-abort.ts'
 import { isLink } from './link.ts'
 import { Listeners } from './listeners.ts'
 import type { MainConnection } from './main-connection.ts'
@@ -238,11 +239,18 @@ export class Proxy
 
   /** Dials `to` here and joins it. `asked` by the peer, or mapped by this side's operator. */
   async #forward(sub: SubConnection, to: Endpoint, asked: boolean): Promise<void> {
-    const abort = new AbortController()
+    const abort = new LazyAbort()
     const onClose = (): void => abort.abort()
     sub.once('close', onClose)
+    const request: DialRequest = {
+      get signal() {
+        return abort.signal
+      },
+      abort,
+      from: sub.remote,
+    }
     try {
-      const dialled = await this.#domains.dial(to, asked, { signal: abort.signal, from: sub.remote })
+      const dialled = await this.#domains.dial(to, asked, request)
       sub.off('close', onClose)
       const link = isLink(dialled) ? dialled : linkFrom(dialled)
       if (!sub.destroyed) this.#accepted(sub, to)

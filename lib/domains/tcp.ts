@@ -46,19 +46,20 @@ export function tcp(options: TcpOptions = {}): Domain {
       return isIP(host) ? [host] : await resolve({ Domain, Addr: formatHostPort({ host, port }) })
     },
 
-    async dial(to, { addresses, signal, from }): Promise<Link> {
+    async dial(to, context): Promise<Link> {
+      const { addresses, from, abort = context.signal } = context
       const { host, port, proxy } = read(to.Addr)
       const asked = formatHostPort({ host, port })
       let failure: unknown
       for (const address of addresses) {
         const name = isIP(host) || host === '' ? formatHostPort({ host: address, port }) : asked
-        const dial = { signal, timeout, name, readBuffer }
+        const dial = { signal: abort, timeout, name, readBuffer }
         try {
           const link = await dialSocket({ host: address, port, noDelay: true, ...KEEPALIVE }, dial)
           if (proxy !== undefined) link.write([proxyHeader(proxy, from, { address, port })])
           return link
         } catch (error) {
-          if (signal.aborted) throw error
+          if (abort.aborted) throw error
           failure ??= error
         }
       }

@@ -29,9 +29,10 @@ export function unix(options: UnixOptions = {}): Domain {
       return server.listener(at)
     },
 
-    async dial(to, { signal, from }): Promise<Link> {
+    async dial(to, context): Promise<Link> {
+      const { from, abort = context.signal } = context
       const { path, proxy } = splitUnix(to.Addr)
-      const link = await dialSocket({ path }, { signal, timeout, name: path, readBuffer })
+      const link = await dialSocket({ path }, { signal: abort, timeout, name: path, readBuffer })
       if (proxy !== undefined) link.write([proxyHeader(proxy, from, undefined)])
       return link
     },

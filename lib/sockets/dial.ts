@@ -1,9 +1,9 @@
 import type { NetConnectOpts, Socket } from 'node:net'
-import { ProxyError } from '../core/index.ts'
+import { type AbortSignalLike, ProxyError } from '../core/index.ts'
 import { connectLink, type ReadBuffer, type SocketLink } from './socket-link.ts'
 
 export interface DialSocketOptions {
-  signal?: AbortSignal | undefined
+  signal?: AbortSignalLike | undefined
   /** In ms. */
   timeout: number
   /** What is dialled, for people. */
@@ -15,7 +15,7 @@ export interface DialSocketOptions {
 
 /** Connects a socket; resolves when it is connected, rejects with PROXY_ERR_DIAL_FAILED in plain words. */
 export async function dialSocket(options: NetConnectOpts, dial: DialSocketOptions): Promise<SocketLink> {
-  dial.signal?.throwIfAborted()
+  if (dial.signal?.aborted) throw dial.signal.reason
   const link = connectLink(options, dial.readBuffer)
   const { socket } = link
   const giveUp = (): void => {

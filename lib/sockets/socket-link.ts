@@ -1,4 +1,4 @@
-import { type NetConnectOpts, type Server, Socket } from 'node:net'
+import { type NetConnectOpts, type Server, Socket, type TcpNetConnectOpts } from 'node:net'
 import { type Link, type LinkSink, linkFrom } from '../core/index.ts'
 import { type DirectHandle, directHandle, writeDirect } from './direct-write.ts'
 import { formatRemote } from './remote.ts'
@@ -24,11 +24,29 @@ interface OnRead {
   callback(bytes: number, buffer: Uint8Array): boolean
 }
 
+/**
+ * Options of a `Socket`, with all that Node.js adds to its copy of them: for what is missing Node.js 20 makes new hidden
+ * classes with every single socket, which takes 10 us instead of 0.3. A spread has the same effect.
+ */
+function socketOptions(onread: OnRead, handle: Handle | undefined, options: TcpNetConnectOpts | undefined): object {
+  return {
+    allowHalfOpen: true,
+    autoDestroy: true,
+    decodeStrings: false,
+    emitClose: false,
+    pauseOnCreate: true,
+    handle,
+    onread,
+    noDelay: options?.noDelay,
+    keepAlive: options?.keepAlive,
+    keepAliveInitialDelay: options?.keepAliveInitialDelay,
+  }
+}
+
 /** Starts to connect. The socket emits `connect` or `error`; reading waits for `start`. */
 export function connectLink(options: NetConnectOpts, readBuffer?: ReadBuffer): SocketLink {
   return new SocketLink(readBuffer, (onread) => {
-    const settings: object = { allowHalfOpen: true, onread, ...options }
-    const socket = new Socket(settings)
+    const socket = new Socket(socketOptions(onread, undefined, 'port' in options ? options : undefined))
     socket.pause()
     return socket.connect(options)
   })
@@ -60,11 +78,7 @@ export function acceptLinks(server: Server, onLink: (link: Link) => void, readBu
 }
 
 function handleLink(handle: Handle, readBuffer: ReadBuffer | undefined, known?: Known): SocketLink {
-  const create = (onread: OnRead): Socket => {
-    const settings: object = { allowHalfOpen: true, pauseOnCreate: true, handle, onread }
-    return new Socket(settings)
-  }
-  return new SocketLink(readBuffer, create, known)
+  return new SocketLink(readBuffer, (onread) => new Socket(socketOptions(onread, handle, undefined)), known)
 }
 
 /** What is known of a connection that somebody has looked at before it became a link. */
