@@ -2,6 +2,7 @@ import { diagnostics } from './diagnostics.ts'
 import { checkEndpoint, type Endpoint } from './endpoint.ts'
 import { ProxyError } from './errors.ts'
 import { decodeJson, decodeReason, encodeReason, Frame, plainText } from './frame.ts'
+import { IdTable } from './id-table.ts'
 import { type Limits, MAX_PENDING_OPENS } from './limits.ts'
 import type { FrameHandler, MainConnection } from './main-connection.ts'
 import { SubConnection, type SubConnectionHost } from './sub-connection.ts'
@@ -37,12 +38,12 @@ const MAX_FROM = 128
 export class Multiplexer implements FrameHandler, SubConnectionHost {
   readonly #main: MainConnection
   readonly #handler: MultiplexerHandler
-  readonly #subs = new Map<number, SubConnection>()
+  readonly #subs = new IdTable<SubConnection>()
   /** First in, first out: a Set keeps the order, and nobody stands in it twice. */
   readonly #ready = new Set<SubConnection>()
   readonly #pool: WindowPool
   /** Opens of ours that the peer has not answered, and those who wait for a place among them. */
-  readonly #unanswered = new Map<SubConnection, number>()
+  readonly #unanswered = new IdTable<{ readonly sub: SubConnection; readonly at: number }>()
   readonly #queue: (() => void)[] = []
   #sweeper: NodeJS.Timeout | undefined
   #dialling = 0
@@ -72,8 +73,8 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     return this.#main.congested
   }
 
-  [Symbol.iterator](): IterableIterator<SubConnection> {
-    return this.#subs.values()
+  [Symbol.iterator](): Iterator<SubConnection> {
+    return this.#subs.values().values()
   }
 
   /** Opens one to the peer. It may be written to at once; `connect` tells when the far side has. */
@@ -97,7 +98,7 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     const window = this.#pool.first(this.#subs.size)
     const receive = new ReceiveWindow(this.#pool, window, 0)
     const sub = this.#add(new SubConnection({ id, host: this, credit: EARLY_WINDOW, receive, remote: request.from }))
-    this.#unanswered.set(sub, performance.now())
+    this.#unanswered.set(id, { sub, at: performance.now() })
     this.#sweeper ??= setTimeout(this.#sweep, this.#limits.openTimeout)
     const json = Buffer.from(JSON.stringify(request), 'utf8')
     const payload = Buffer.allocUnsafe(4 + json.length)
@@ -124,22 +125,27 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
     })
   }
 
-  /** One timer for all: gives up the opens that have waited too long, the oldest of which comes first. */
+  /** One timer for all: gives up the opens that have waited too long. */
   readonly #sweep = (): void => {
     this.#sweeper = undefined
     const now = performance.now()
     const { openTimeout } = this.#limits
-    for (const [sub, at] of this.#unanswered) {
-      const left = at + openTimeout - now
-      if (left > 0) {
-        this.#sweeper = setTimeout(this.#sweep, left)
-        return
-      }
+    let next = Number.POSITIVE_INFINITY
+    for (const { sub, at } of this.#unanswered.values()) {
       // Until it is answered it counts, but nobody waits for it any more.
       if (sub.destroyed) continue
+      const left = at + openTimeout - now
+      if (left > 0) {
+        next = Math.min(next, left)
+        continue
+      }
       const text = `no answer from the other side within ${openTimeout / 1000} s`
       sub.destroy(new ProxyError('PROXY_ERR_OPEN_TIMEOUT', text, { retryable: true }))
     }
+    if (next === Number.POSITIVE_INFINITY) return
+    // Whoever heard of an end may have opened anew.
+    clearTimeout(this.#sweeper)
+    this.#sweeper = setTimeout(this.#sweep, next)
   }
 
   /** Tells the peer that what it opened is connected now. */
@@ -224,7 +230,7 @@ export class Multiplexer implements FrameHandler, SubConnectionHost {
   }
 
   #answered(sub: SubConnection): boolean {
-    if (!this.#unanswered.delete(sub)) return false
+    if (!this.#unanswered.delete(sub.id)) return false
     this.#queue.shift()?.()
     return true
   }

@@ -1,6 +1,8 @@
+import { IdTable } from '../core/id-table.ts'
 import type { Endpoint, SubConnection } from '../core/index.ts'
 import type { Connected } from './events.ts'
 import type { Totals } from './operations.ts'
+import { Slab } from './slab.ts'
 
 /**
  * Sums since the beginning. Connections count when they are opened, bytes when their sub-connection has ended: those of
@@ -34,6 +36,8 @@ export class Live {
   readonly sub: SubConnection
   readonly instance: Instance
   mapping: MappingRecord | undefined
+  /** Among those of the mapping. */
+  place = 0
   to: Endpoint | undefined
   /** ms since 1970. */
   readonly created: number = Date.now()
@@ -99,7 +103,8 @@ export class Instance {
   readonly peer: Connected
   readonly node: NodeRecord
   readonly sums: Sums = new Sums()
-  readonly lives: Map<SubConnection, Live> = new Map()
+  /** By the id of the sub-connection. */
+  readonly lives: IdTable<Live> = new IdTable()
   resumes = 0
   /** Nothing is opened in it any more. */
   over = false
@@ -210,7 +215,7 @@ export class MappingRecord implements Entry {
   readonly first: number
   last: number
   readonly sums: Sums = new Sums()
-  readonly alive: Set<Live> = new Set()
+  readonly alive: Slab<Live> = new Slab()
   monthly: Monthly
 
   constructor(id: string, first: number, month: string) {

@@ -146,7 +146,7 @@ export class Statistics implements AsyncDisposable, Usage {
     if (!instance || instance.over) return
     this.#changes++
     // A sub-connection may be slow to let go, and carries nothing more: it does not live any longer than this.
-    for (const live of [...instance.lives.values()]) this.#end(live)
+    for (const live of instance.lives.values()) this.#end(live)
     instance.over = true
     instance.node.instances.delete(instance)
   }
@@ -164,7 +164,7 @@ export class Statistics implements AsyncDisposable, Usage {
       this.#relayed(new RelayedLive(sub, instance, to), mapping)
       return
     }
-    const live = instance.lives.get(sub) ?? this.#open(instance, sub, to)
+    const live = liveOf(instance, sub) ?? this.#open(instance, sub, to)
     if (live.mapping) return
     this.#add(live, mapping)
     live.to = to
@@ -177,7 +177,7 @@ export class Statistics implements AsyncDisposable, Usage {
       this.#mappings.get(mapping) ?? this.#mappings.add(new MappingRecord(mapping, live.created, this.#thisMonth()))
     record.last = live.created
     record.sums.connections++
-    record.alive.add(live)
+    live.place = record.alive.add(live)
     live.mapping = record
   }
 
@@ -209,7 +209,7 @@ export class Statistics implements AsyncDisposable, Usage {
     const { proxy, sub, to } = message as { proxy: Proxy; sub: SubConnection; to: Endpoint }
     // The channel is one for the whole process.
     const instance = this.#instances.get(proxy.main)
-    if (!instance || instance.over || instance.lives.has(sub) || this.#ignore(sub)) return
+    if (!instance || instance.over || liveOf(instance, sub) || this.#ignore(sub)) return
     // Where this side has opened it for a listener of the peer, that is where it came in, and not where it leads.
     const known = !instance.opens(sub.id) && to.Addr.length <= MAX_ADDR
     this.#open(instance, sub, known ? to : undefined)
@@ -217,7 +217,8 @@ export class Statistics implements AsyncDisposable, Usage {
 
   readonly #onSubClose = (message: unknown): void => {
     const { main, sub } = message as { main: MainConnection; sub: SubConnection }
-    const live = this.#instances.get(main)?.lives.get(sub)
+    const instance = this.#instances.get(main)
+    const live = instance && liveOf(instance, sub)
     if (live) this.#end(live)
   }
 
@@ -234,7 +235,7 @@ export class Statistics implements AsyncDisposable, Usage {
     this.#changes++
     this.#thisMonth()
     const live = new Live(sub, instance, to)
-    instance.lives.set(sub, live)
+    instance.lives.set(sub.id, live)
     this.#ages.add(live)
     for (const sums of [this.#total, instance.node.sums, instance.sums]) sums.connections++
     return live
@@ -244,7 +245,7 @@ export class Statistics implements AsyncDisposable, Usage {
   #end(live: Live): void {
     const { instance } = live
     this.#changes++
-    instance.lives.delete(live.sub)
+    instance.lives.delete(live.sub.id)
     this.#ages.delete(live)
     for (const sums of [this.#total, instance.node.sums, instance.sums]) sums.end(live)
     this.#endOf(live)
@@ -254,7 +255,8 @@ export class Statistics implements AsyncDisposable, Usage {
   #endOf(live: Live): void {
     const { mapping } = live
     if (!mapping) return
-    mapping.alive.delete(live)
+    mapping.alive.remove(live.place)
+    live.mapping = undefined
     mapping.sums.end(live)
   }
 
@@ -453,4 +455,10 @@ function latest<T extends { last: number }>(saved: readonly T[], limit: number):
 
 function isoTime(ms: number): string {
   return new Date(ms).toISOString()
+}
+
+/** An id may be another one's by now. */
+function liveOf({ lives }: Instance, sub: SubConnection): Live | undefined {
+  const live = lives.get(sub.id)
+  return live?.sub === sub ? live : undefined
 }

@@ -4,6 +4,7 @@ import { QuotaMeter } from '../policy/quota-meter.ts'
 import { Throttled, TokenBucket } from '../policy/token-bucket.ts'
 import type { FlowLimits, LimitKind, Refusals, TrafficLimits } from '../policy/traffic-limits.ts'
 import { customerOf, ipOf, NetSet } from '../sockets/ip.ts'
+import { Slab } from './slab.ts'
 
 /** New connections that may come at once after a pause, in ms of their rate. */
 const RATE_BURST = 1000
@@ -79,6 +80,8 @@ class Entry implements Admitted {
   readonly visits: boolean
   /** Where visitors are limited. */
   visitor: Visitor | undefined
+  /** Among those who are here. */
+  place = 0
   #left = false
 
   constructor(traffic: Traffic, from: string | undefined, visits: boolean, visitor: Visitor | undefined) {
@@ -115,11 +118,10 @@ export class Traffic {
   #in: TokenBucket | undefined
   #out: TokenBucket | undefined
   #meter: QuotaMeter | undefined
-  readonly #entries = new Set<Entry>()
+  readonly #entries = new Slab<Entry>()
   readonly #visitors = new Map<string, Visitor>()
   #sweepAt = FIRST_SWEEP
-  /** With the visitor whose limits hold for it. */
-  readonly #flows = new Map<Flow, Visitor | undefined>()
+  readonly #flows = new Slab<Followed>()
 
   /** `refusals`: to go on with. */
   constructor(options: TrafficOptions, refusals: Refusals = {}) {
@@ -154,7 +156,7 @@ export class Traffic {
     this.#out = bucket(limits.out, this.#out)
     if (limits.quota !== before.quota) this.#meter = this.#meterOf(limits.quota)
     if (!isDeepStrictEqual(limits.visitor, before.visitor)) this.#limitVisitors()
-    for (const flow of this.#flows.keys()) flow.pace()
+    for (const { flow } of this.#flows) flow.pace()
   }
 
   #meterOf(quota: number | undefined): QuotaMeter | undefined {
@@ -171,7 +173,10 @@ export class Traffic {
       entry.visitor = this.#visitorOf(entry.from)
       if (entry.visitor) entry.visitor.open++
     }
-    for (const flow of this.#flows.keys()) this.follow(flow)
+    for (const followed of this.#flows) {
+      followed.visitor = this.#pacing(followed.flow)
+      if (followed.visitor) followed.visitor.flows++
+    }
   }
 
   /** Whether bytes of each visitor are limited: they need sub-connections of their own then. */
@@ -219,7 +224,7 @@ export class Traffic {
   }
 
   #add(entry: Entry): Entry {
-    this.#entries.add(entry)
+    entry.place = this.#entries.add(entry)
     return entry
   }
 
@@ -230,8 +235,8 @@ export class Traffic {
   }
 
   left(entry: Entry): void {
-    if (!this.#entries.delete(entry) || !entry.visitor) return
-    entry.visitor.open--
+    this.#entries.remove(entry.place)
+    if (entry.visitor) entry.visitor.open--
   }
 
   /** Who has no address is on no list. */
@@ -291,20 +296,23 @@ export class Traffic {
 
   // --- what goes through ---
 
-  follow(flow: Flow): void {
-    const visitor = flow.alone && this.pacesVisitors ? this.#visitorOf(flow.from) : undefined
-    if (visitor) visitor.flows++
-    this.#flows.set(flow, visitor)
+  follow(flow: Flow): Followed {
+    const followed: Followed = { flow, visitor: this.#pacing(flow), place: 0 }
+    if (followed.visitor) followed.visitor.flows++
+    followed.place = this.#flows.add(followed)
+    return followed
   }
 
-  unfollow(flow: Flow): void {
-    const visitor = this.#flows.get(flow)
+  unfollow({ visitor, place }: Followed): void {
     if (visitor) visitor.flows--
-    this.#flows.delete(flow)
+    this.#flows.remove(place)
   }
 
-  throttles(direction: 'in' | 'out', flow: Flow): (TokenBucket | QuotaMeter)[] {
-    const visitor = this.#flows.get(flow)
+  #pacing(flow: Flow): Visitor | undefined {
+    return flow.alone && this.pacesVisitors ? this.#visitorOf(flow.from) : undefined
+  }
+
+  throttles(direction: 'in' | 'out', { visitor }: Followed): (TokenBucket | QuotaMeter)[] {
     const all = [visitor?.[direction], direction === 'in' ? this.#in : this.#out, this.#meter]
     return all.filter((throttle) => throttle !== undefined)
   }
@@ -313,13 +321,21 @@ export class Traffic {
   #endAll(): void {
     setImmediate(() => {
       const usedUp = this.#meter?.usedUp === true
-      for (const flow of [...this.#flows.keys()]) {
+      for (const { flow } of [...this.#flows]) {
         if (usedUp) flow.end(this.#problem('quota'))
         // Meanwhile somebody gave bytes back, or a month has ended: whoever was stopped goes on.
         else flow.pace()
       }
     })
   }
+}
+
+/** A flow as one of those that it has to do with knows it. */
+interface Followed {
+  readonly flow: Flow
+  /** Whose limits hold for it. */
+  visitor: Visitor | undefined
+  place: number
 }
 
 /** What a sub-connection is opened for. */
@@ -339,6 +355,8 @@ export interface Carried {
 export class Flow {
   readonly #sub: SubConnection
   readonly #carried: Carried
+  /** One for each traffic. */
+  #followed: readonly Followed[] = []
 
   constructor(sub: SubConnection, carried: Carried) {
     this.#sub = sub
@@ -347,7 +365,7 @@ export class Flow {
       this.#over()
       return
     }
-    for (const traffic of carried.traffics) traffic.follow(this)
+    this.#followed = carried.traffics.map((traffic) => traffic.follow(this))
     this.pace()
     sub.on('close', () => this.#over())
   }
@@ -373,12 +391,15 @@ export class Flow {
   }
 
   #throttle(direction: 'in' | 'out'): Throttle | undefined {
-    return Throttled.by(this.#carried.traffics.flatMap((traffic) => traffic.throttles(direction, this)))
+    const { traffics } = this.#carried
+    return Throttled.by(this.#followed.flatMap((followed, at) => traffics[at]?.throttles(direction, followed) ?? []))
   }
 
   #over(): void {
     const { traffics, entries } = this.#carried
-    for (const traffic of traffics) traffic.unfollow(this)
+    this.#followed.forEach((followed, at) => {
+      traffics[at]?.unfollow(followed)
+    })
     for (const entry of entries) entry.leave()
   }
 }
