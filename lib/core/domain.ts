@@ -114,15 +114,7 @@ export class Domains {
     if (!plugin?.dial) throw unknownDomain(to, 'forwarded to')
     if (asked && plugin.resolve) this.#policy.resolve?.(to)
     const addresses: string[] = []
-    const { abort, from } = request
-    const context: DialContext = {
-      get signal() {
-        return request.signal
-      },
-      abort,
-      addresses,
-      from,
-    }
+    const context = new Dial(request, addresses)
     const resolved = plugin.resolve ? await plugin.resolve(to, context) : [undefined]
     let refusal: unknown
     for (const address of resolved) {
@@ -137,6 +129,29 @@ export class Domains {
     }
     if (addresses.length === 0) throw refusal ?? new ProxyError('PROXY_ERR_DIAL_FAILED', `${to.Addr} has no address`)
     return await plugin.dial(to, context)
+  }
+}
+
+/** A class for its getter: with one of its own, each object would have a hidden class that keeps it until a full collection. */
+class Dial implements DialContext {
+  readonly addresses: readonly string[]
+  readonly #request: DialRequest
+
+  constructor(request: DialRequest, addresses: readonly string[]) {
+    this.#request = request
+    this.addresses = addresses
+  }
+
+  get signal(): AbortSignal {
+    return this.#request.signal
+  }
+
+  get abort(): AbortSignalLike | undefined {
+    return this.#request.abort
+  }
+
+  get from(): string | undefined {
+    return this.#request.from
   }
 }
 

@@ -239,19 +239,10 @@ export class Proxy
 
   /** Dials `to` here and joins it. `asked` by the peer, or mapped by this side's operator. */
   async #forward(sub: SubConnection, to: Endpoint, asked: boolean): Promise<void> {
-    const abort = new LazyAbort()
-    const onClose = (): void => abort.abort()
-    sub.once('close', onClose)
-    const request: DialRequest = {
-      get signal() {
-        return abort.signal
-      },
-      abort,
-      from: sub.remote,
-    }
+    const request = new Visit(sub)
     try {
       const dialled = await this.#domains.dial(to, asked, request)
-      sub.off('close', onClose)
+      request.settle()
       const link = isLink(dialled) ? dialled : linkFrom(dialled)
       if (!sub.destroyed) this.#accepted(sub, to)
       if (this.#domains.carries(to) === 'datagrams') {
@@ -341,6 +332,30 @@ export class Proxy
     this.#transition('closed')
     this.#ended.abort()
     this.#released = this.#listeners.onClosed(error)
+  }
+}
+
+/** What a dial hears of the sub-connection that it is for. */
+class Visit implements DialRequest {
+  readonly abort = new LazyAbort()
+  readonly #sub: SubConnection
+  readonly #onClose = (): void => this.abort.abort()
+
+  constructor(sub: SubConnection) {
+    this.#sub = sub
+    sub.once('close', this.#onClose)
+  }
+
+  get signal(): AbortSignal {
+    return this.abort.signal
+  }
+
+  get from(): string | undefined {
+    return this.#sub.remote
+  }
+
+  settle(): void {
+    this.#sub.off('close', this.#onClose)
   }
 }
 
