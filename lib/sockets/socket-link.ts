@@ -230,7 +230,7 @@ export class SocketLink implements Link {
 
   readonly #written = (error?: Error): void => {
     if (error) this.socket.destroy(error)
-    if (!this.#waiting || this.pending > 0) return
+    if (!this.#waiting || this.socket.destroyed || this.pending > 0) return
     this.#waiting = false
     this.#sink?.drained()
   }

@@ -81,6 +81,42 @@ test('the frames of one turn leave as one record', async () => {
   assert.equal(raw.records.length - before, 1)
 })
 
+test('several frames wait for those of a few more turns, and no longer', async () => {
+  await using raw = await rawPeer('dialler')
+  let id = 0
+  const say = (count: number): void => {
+    for (let n = 0; n < count; n++) raw.main.control(Frame.unlisten, id++)
+  }
+  /** How many records the real side has sent for the frames so far. */
+  const records = async (before: number): Promise<number> => {
+    await raw.next(Frame.unlisten, id - 1)
+    return raw.records.length - before
+  }
+  const first = raw.records.length
+  say(2)
+  await turn()
+  say(1)
+  await turn()
+  say(1)
+  assert.equal(await records(first), 1)
+
+  // One alone is gone when the next one comes.
+  const second = raw.records.length
+  say(1)
+  await turn()
+  say(1)
+  assert.equal(await records(second), 2)
+
+  // However many turns bring more, none waits for all of them.
+  const third = raw.records.length
+  for (let n = 0; n < 30; n++) {
+    say(2)
+    await turn()
+  }
+  const many = await records(third)
+  assert.ok(many >= 5, `${many} records`)
+})
+
 test('a record is acknowledged after 100 ms, and not before', async (t) => {
   await using raw = await rawPeer('dialler')
   t.mock.timers.enable({ apis: ['setTimeout'] })
