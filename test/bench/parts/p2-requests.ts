@@ -4,6 +4,8 @@ import { runWrk } from '../load/wrk.ts'
 import { atLeast, type Findings, type Part, Series, under } from '../part.ts'
 
 const CONNECTIONS = 64
+/** A tunnel runs for days: what Node.js compiles in its first seconds is not what is measured. */
+const WARM_SECONDS = 4
 
 /** Small requests on keep-alive connections. */
 export const requests: Part = {
@@ -19,7 +21,7 @@ async function measure(bench: Bench): Promise<Findings> {
   await bench.withTunnels(['symport', 'symport wss', 'ssh'], [nginx.port], async (tunnels) => {
     const wrk = (port: number | undefined, seconds: number) =>
       runWrk(bench.processes, port ?? 0, { connections: CONNECTIONS, seconds })
-    for (const tunnel of tunnels) await wrk(tunnel.ports[0], 1)
+    for (const tunnel of tunnels) await wrk(tunnel.ports[0], bench.seconds(WARM_SECONDS))
     await bench.rotate(tunnels, 'requests', async (tunnel) => {
       const report = await wrk(tunnel.ports[0], bench.seconds(3))
       series.add('requests/s', tunnel.name, report.requestsPerSecond)

@@ -5,6 +5,8 @@ import { atLeast, type Findings, type Part, Series } from '../part.ts'
 
 const AT_ONCE = 32
 const ROUND_SECONDS = 2
+/** As for P2; not longer, for the sake of the ports. */
+const WARM_SECONDS = 3
 
 /** Connect, 64 bytes each way, close. */
 export const connections: Part = {
@@ -21,7 +23,7 @@ async function measure(bench: Bench): Promise<Findings> {
   await using echoes = await startEchoes(bench.rounds + 1)
   const load = connectionLoad(bench.processes, AT_ONCE)
   await bench.withTunnels(['symport', 'symport wss', 'ssh'], echoes.ports, async (tunnels) => {
-    for (const tunnel of tunnels) await load(tunnel.ports[bench.rounds] ?? 0, 1)
+    for (const tunnel of tunnels) await load(tunnel.ports[bench.rounds] ?? 0, bench.seconds(WARM_SECONDS))
     await bench.rotate(tunnels, 'connections', async (tunnel, round) => {
       series.add('connections/s', tunnel.name, await load(tunnel.ports[round] ?? 0, bench.seconds(ROUND_SECONDS)))
     })
