@@ -228,9 +228,9 @@ export class LiveMapping implements MappingIdentity {
       const sub = await carry(carried, () =>
         relay && relayed ? this.#openThrough(relay, peer, to, from) : peer.proxy.open({ to: there, from }),
       )
-      const opened = { mapping: this.id, peer, from }
-      if (relayed) onOpened?.(sub, { ...opened, to: { Domain: there.Domain, Addr: there.Addr }, relayed })
-      else onOpened?.(sub, { ...opened, to: there })
+      // Of what is in a channel only the kind and the address are for others to know.
+      const shown = relayed ? { Domain: there.Domain, Addr: there.Addr } : there
+      onOpened?.(sub, { mapping: this.id, peer, from, to: shown, relayed })
       return sub
     } catch (error) {
       if (guest !== admitted) guest?.leave()
