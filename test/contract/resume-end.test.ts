@@ -240,7 +240,7 @@ async function givenUp(path: FaultyPath | undefined): Promise<void> {
 }
 
 test('an attempt that hangs is given up after its time, and another one is made', async () => {
-  await using pair = await faultyPair({ record: false, timeout: 50 })
+  await using pair = await faultyPair({ record: false, timeout: 400 })
   const { network } = pair
   network.arm((path) => path.blackhole())
   network.cut('rst')
@@ -259,10 +259,10 @@ test('a dial that hangs is given up after its time too', async () => {
   const listen = (onLink: (link: Link) => void): void => {
     network.onLink = onLink
   }
-  await using pair = await resumingPair({ dial, listen }, { timeout: 50 })
+  await using pair = await resumingPair({ dial, listen }, { timeout: 400 })
   network.cut('rst')
   await until(() => dials === 2, 'the first attempt')
-  await until(() => pair.dialling.proxy.state === 'connected', 'the resume', 1000)
+  await until(() => pair.dialling.proxy.state === 'connected', 'the resume')
 })
 
 test('close gives up the attempt that is under way', async () => {
