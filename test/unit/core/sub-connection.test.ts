@@ -243,6 +243,21 @@ test('a small piece does not keep a large slice alive', async () => {
   assert.ok(bytes.buffer !== slice.buffer)
 })
 
+test('of a small slice a link that copies gets the piece itself, of a large one a copy', () => {
+  for (const [whole, itself] of [
+    [16_384, true],
+    [16_385, false],
+  ] as const) {
+    const { sub } = hosted()
+    const written: Uint8Array[] = []
+    sub.joined({ pending: 0, copies: true, write: (chunks) => void written.push(...chunks) })
+    const slice = Buffer.alloc(whole, 7)
+    assert.equal(sub.onData(slice.subarray(0, 100)), true)
+    assert.equal(written[0]?.length, 100)
+    assert.equal(written[0]?.buffer === slice.buffer, itself, `${whole}`)
+  }
+})
+
 test('an id is free when each side has sent its last frame and the stream is closed', async () => {
   const { sub, host } = hosted()
   sub.end()
