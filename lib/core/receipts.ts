@@ -1,7 +1,10 @@
 import { writeUInt64 } from './frame.ts'
 
-/** The peer hears of what came after so many bytes or so many ms, whichever is first. */
-const ACK_BYTES = 1024 * 1024
+/**
+ * The peer hears of what came after so many bytes or so many ms, whichever is first. Early: what it may give back then is the
+ * memory of its next record, while it is still in the processor's cache.
+ */
+const ACK_BYTES = 64 * 1024
 const ACK_DELAY = 100
 
 /** Counts the counted records that come, and says when an acknowledgement is due: one for all so far. */

@@ -242,7 +242,11 @@ export class SocketLink implements Link {
   }
 
   end(): void {
-    this.socket.end()
+    const { socket } = this
+    // The far side has ended before, and the system has all that was written: closing says the same as a half-close would,
+    // in one system call less and without the events of a `Socket` that are between them.
+    if (socket.readableEnded && this.pending === 0) socket.destroy()
+    else socket.end()
   }
 
   destroy(error?: Error): void {

@@ -3,8 +3,9 @@ import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { test } from 'node:test'
-import { listenSockets, unlisten } from '../../../lib/sockets/listen.ts'
-import { adoptSocket } from '../../../lib/sockets/socket-link.ts'
+import type { Link } from '../../../lib/core/index.ts'
+import { listen, listenSockets, unlisten } from '../../../lib/sockets/listen.ts'
+import { adoptSocket, SocketLink } from '../../../lib/sockets/socket-link.ts'
 
 test('a connection that is taken over reads bulk in large pieces, also for a sink without a buffer', async (t) => {
   let take: (socket: Socket) => void = () => {}
@@ -39,3 +40,47 @@ test('a connection that is taken over reads bulk in large pieces, also for a sin
   assert.equal(hash.digest('hex'), createHash('sha256').update('first').update(bytes).digest('hex'))
   assert.ok(pieces < 500, `${pieces} pieces`)
 })
+
+for (const [who, bytes] of [
+  ['answers that of the far side, is the whole end', 64],
+  ['comes while something waits to be written, waits for that', 8_000_000],
+] as const) {
+  test(`an end that ${who}`, async (t) => {
+    let take: (link: Link) => void = () => {}
+    const accepted = new Promise<Link>((resolve) => {
+      take = resolve
+    })
+    const server = await listen({ host: '127.0.0.1', port: 0 }, 'here', (link) => take(link))
+    t.after(() => unlisten(server))
+    const address = server.address()
+    assert.ok(typeof address === 'object' && address)
+    const client = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
+    t.after(() => client.destroy())
+    client.end('all that I have')
+    const link = await accepted
+    t.after(() => link.destroy())
+    assert.ok(link instanceof SocketLink)
+    const closed = new Promise<Error | undefined>((resolve) => {
+      link.start({
+        received: () => true,
+        drained() {},
+        ended() {
+          // The first write goes through the `Socket`, which shows how to go past it.
+          link.write([Buffer.from('!')])
+          setImmediate(() => {
+            link.write([Buffer.alloc(bytes, 'x')])
+            const waits = link.pending > 0
+            assert.equal(waits, bytes > 64)
+            link.end()
+            assert.equal(link.socket.destroyed, !waits)
+          })
+        },
+        closed: resolve,
+      })
+    })
+    let came = 0
+    for await (const piece of client) came += piece.length
+    assert.equal(came, bytes + 1)
+    assert.equal(await closed, undefined)
+  })
+}
