@@ -30,7 +30,7 @@ export class Receipts {
     this.#expected++
     this.#unacknowledged += length
     if (this.#unacknowledged >= ACK_BYTES) this.#acknowledge()
-    else this.#timer ??= setTimeout(this.#acknowledge, ACK_DELAY)
+    else this.#timer ??= setTimeout(this.#onTimer, ACK_DELAY)
   }
 
   /** The payload of an acknowledgement to send now. */
@@ -49,10 +49,13 @@ export class Receipts {
     this.#due = false
   }
 
-  readonly #acknowledge = (): void => {
-    clearTimeout(this.#timer)
+  /** One timer goes on through many acknowledgements: the next one may be early, and never is late. */
+  readonly #onTimer = (): void => {
     this.#timer = undefined
-    if (this.#unacknowledged === 0) return
+    if (this.#unacknowledged > 0) this.#acknowledge()
+  }
+
+  #acknowledge(): void {
     this.#due = true
     this.#wake()
   }

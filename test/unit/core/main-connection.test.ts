@@ -151,6 +151,22 @@ test('64 KiB of records is acknowledged at once', async (t) => {
   t.mock.timers.reset()
 })
 
+test('what comes behind an acknowledgement is acknowledged within 100 ms as well', async (t) => {
+  await using raw = await rawPeer('dialler')
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  raw.send(harmless())
+  raw.send(Buffer.concat(Array.from({ length: 8 }, () => harmless(8192))))
+  assert.equal((await raw.next(Frame.ack)).payload.readBigUInt64BE(), 2n)
+  raw.send(harmless())
+  await turns()
+  t.mock.timers.tick(100)
+  assert.equal((await raw.next(Frame.ack)).payload.readBigUInt64BE(), 3n)
+  t.mock.timers.tick(1000)
+  await turns()
+  assert.equal(raw.frames.filter(({ type }) => type === Frame.ack).length, 2, 'nothing new, nothing said')
+  t.mock.timers.reset()
+})
+
 test('ack, ping and pong are not counted', async () => {
   await using raw = await rawPeer('dialler')
   raw.send(frame(Frame.ping, 0, u64(1)))
