@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHmac, createSecretKey, hkdfSync, type KeyObject } from 'node:crypto'
 import { ProxyError } from './errors.ts'
 import { discard } from './memory.ts'
 
@@ -36,10 +36,21 @@ function expand(chain: Buffer, info: string, length: number): Buffer {
 /** A record key. It is overwritten when its link has moved on and no record is kept that it sealed. */
 export class RecordKey {
   readonly bytes: Buffer
+  /**
+   * For the ciphers. Given bytes, Node.js 24 makes an error with a stack trace for each of them, to find out that they are
+   * no `CryptoKey`. This copy is overwritten when it is collected, as are those in the ciphers.
+   */
+  #object: KeyObject | undefined
   #holders = 1
 
   constructor(bytes: Buffer) {
     this.bytes = bytes
+    this.#object = createSecretKey(bytes)
+  }
+
+  get object(): KeyObject {
+    if (!this.#object) throw new RangeError('this key is forgotten')
+    return this.#object
   }
 
   hold(): this {
@@ -48,7 +59,9 @@ export class RecordKey {
   }
 
   release(): void {
-    if (--this.#holders === 0) this.bytes.fill(0)
+    if (--this.#holders > 0) return
+    this.bytes.fill(0)
+    this.#object = undefined
   }
 }
 
@@ -63,10 +76,6 @@ export class RecordKeys {
   constructor(secret: Uint8Array, salt: Uint8Array = new Uint8Array(0)) {
     this.#chain = Buffer.from(hkdfSync('sha256', secret, salt, 'symport chain', 32))
     this.#current = new RecordKey(expand(this.#chain, 'key', 16))
-  }
-
-  get key(): Buffer {
-    return this.#current.bytes
   }
 
   /** The key of the record that was sealed last. */
@@ -116,7 +125,7 @@ function put(into: Buffer, output: Buffer, at: number): void {
 export function sealRecord(keys: RecordKeys, head: Uint8Array, tail?: Uint8Array): Buffer[] {
   const length = head.length + (tail ? tail.length : 0) + TAG
   const nonce = keys.next()
-  const cipher = createCipheriv(CIPHER, keys.key, nonce, OPTIONS)
+  const cipher = createCipheriv(CIPHER, keys.current.object, nonce, OPTIONS)
   if (length <= JOIN) {
     const record = Buffer.allocUnsafe(4 + length)
     record.writeUInt32BE(length, 0)
@@ -149,7 +158,7 @@ export function recordLength(bytes: Buffer, at: number): number {
 /** Opens the record that stands at `at` and is `length` bytes long behind its length field. */
 export function openRecord(keys: RecordKeys, bytes: Buffer, at: number, length: number): Buffer[] {
   const nonce = keys.next()
-  const decipher = createDecipheriv(CIPHER, keys.key, nonce, OPTIONS)
+  const decipher = createDecipheriv(CIPHER, keys.current.object, nonce, OPTIONS)
   const start = at + 4
   const end = start + length - TAG
   decipher.setAAD(bytes.subarray(at, start))
@@ -185,7 +194,7 @@ export function reopenRecord({ chunks, key, number }: SealedRecord): Buffer {
   const record = Buffer.concat(chunks)
   const nonce = Buffer.alloc(12)
   writeNonce(nonce, number)
-  const decipher = createDecipheriv(CIPHER, key.bytes, nonce, OPTIONS)
+  const decipher = createDecipheriv(CIPHER, key.object, nonce, OPTIONS)
   decipher.setAAD(record.subarray(0, 4))
   decipher.setAuthTag(record.subarray(-TAG))
   const plain = decipher.update(record.subarray(4, -TAG))

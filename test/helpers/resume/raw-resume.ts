@@ -54,7 +54,7 @@ export class RawLink extends RawSession {
     const { hash } = noise
     const [toAcceptor, toDialler] = split.map((key) => new RecordKeys(key, salt))
     if (!toAcceptor || !toDialler) throw new TypeError('two keys')
-    const keys = [toAcceptor.key.toString('hex'), toDialler.key.toString('hex')] as const
+    const keys = [toAcceptor.current.bytes.toString('hex'), toDialler.current.bytes.toString('hex')] as const
     const [send, receive] = role === 'dialler' ? [toAcceptor, toDialler] : [toDialler, toAcceptor]
     super({ role, links, stream, hash, send, receive, real })
     this.opening = opening

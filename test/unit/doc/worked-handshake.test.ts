@@ -104,7 +104,7 @@ test('doc/protocol.md shows the first records of the worked handshake', async ()
   const { hash, toAcceptor, toDialler } = await work()
   const dialler = new RecordKeys(toAcceptor)
   const acceptor = new RecordKeys(toDialler)
-  assertShown({ 'record key, to acceptor': dialler.key, 'record key, to dialler': acceptor.key })
+  assertShown({ 'record key, to acceptor': dialler.current.bytes, 'record key, to dialler': acceptor.current.bytes })
 
   const seal = (keys: RecordKeys, ...frames: Buffer[]): Buffer => Buffer.concat(sealRecord(keys, Buffer.concat(frames)))
   const nonce = (number: number): Buffer => Buffer.concat([Buffer.alloc(8), u32(number)])
@@ -147,8 +147,8 @@ test('doc/protocol.md shows the worked handshake of a chosen secret', async () =
     'message 1': message1,
     'message 2': message2,
     'handshake hash': dialler.hash,
-    'record key, to acceptor': new RecordKeys(toAcceptor).key,
-    'record key, to dialler': new RecordKeys(toDialler).key,
+    'record key, to acceptor': new RecordKeys(toAcceptor).current.bytes,
+    'record key, to dialler': new RecordKeys(toDialler).current.bytes,
   })
 })
 
