@@ -219,7 +219,7 @@ bothWays('a listener at the other side takes connections while there is no link'
   const incoming = (await near.proxy.accept(CODE))[Symbol.asyncIterator]()
   await loseLink(pair)
   const visitors = await Promise.all(Array.from({ length: 5 }, () => far.code.open()))
-  for (const [index, visitor] of visitors.entries()) visitor.end(`visitor ${index}`)
+  for (const [index, visitor] of visitors.entries()) visitor.resume().end(`visitor ${index}`)
   // One who does not wait is not let in for nothing: it has gone when there is a link.
   visitors[4]?.destroy()
   await turns(20)

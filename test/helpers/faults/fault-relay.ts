@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
+import { freePort } from '../system/net.ts'
 import { type Cut, type Direction, directions, type Ways } from './direction.ts'
 import { Meter } from './meter.ts'
 import { TimedQueue } from './timed-queue.ts'
@@ -93,7 +94,8 @@ export interface RelayedLink {
 
 /** Listens on a free port of 127.0.0.1. */
 export async function startFaultRelay(options: FaultRelayOptions): Promise<FaultRelay> {
-  const relay = new Relay(options)
+  // One that refuses has no listener for a while, and wants this very port again afterwards.
+  const relay = new Relay(options, await freePort())
   await relay.open()
   return relay
 }
@@ -101,7 +103,7 @@ export async function startFaultRelay(options: FaultRelayOptions): Promise<Fault
 class Relay implements FaultRelay {
   target: Place
   onLink: (link: RelayedLink) => void
-  port = 0
+  readonly port: number
   #server: Server | undefined
   #block: Block | undefined
   #closed: Promise<void> | undefined
@@ -112,8 +114,9 @@ class Relay implements FaultRelay {
   #turnedAway = 0
   readonly #waiters = new Set<{ look(): void; fail(): void }>()
 
-  constructor({ target, onLink = () => {} }: FaultRelayOptions) {
+  constructor({ target, onLink = () => {} }: FaultRelayOptions, port: number) {
     this.target = target
+    this.port = port
     this.onLink = onLink
   }
 
@@ -138,9 +141,6 @@ class Relay implements FaultRelay {
     await once(server, 'listening')
     // From here on an error concerns one connection that could not be accepted.
     server.on('error', () => {})
-    const address = server.address()
-    if (address === null || typeof address === 'string') throw new Error('the relay does not listen')
-    this.port = address.port
   }
 
   next({ number = this.count + 1, timeout = NEXT_TIMEOUT_MS } = {}): Promise<RelayedLink> {
