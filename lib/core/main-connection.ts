@@ -2,15 +2,14 @@ import { type KeyObject, sign, verify } from 'node:crypto'
 import { Backoff, pause } from './backoff.ts'
 import { diagnostics } from './diagnostics.ts'
 import { ProxyError } from './errors.ts'
-import { decodeReason, encodeReason, FRAME_HEADER, Frame, readFrames, readUInt64 } from './frame.ts'
-import { Gathering } from './gathering.ts'
+import { decodeReason, encodeReason, Frame, readFrames, readUInt64 } from './frame.ts'
 import type { Established, PeerLimits, ResumeRequest, Role } from './handshake.ts'
 import { KEEPALIVE, type Keepalive } from './heartbeat.ts'
 import { type DecodedHello, encodeHello } from './hello.ts'
 import { Budget, type Limits, limitsOf } from './limits.ts'
-import { Outbox } from './outbox.ts'
 import { Receipts } from './receipts.ts'
 import { closedByPeer, RecordLink, type RecordLinkOwner } from './record-link.ts'
+import { Sender } from './sender.ts'
 import { tellData, tellFrame } from './wire-tap.ts'
 
 export interface MainOptions {
@@ -63,13 +62,6 @@ export interface Redial {
   onRetry?: ((reason: ProxyError, delay: number) => void) | undefined
 }
 
-/** Payloads up to this long are copied into the gathering; longer ones are sealed from where they are. */
-const COPY = 16_384
-/**
- * Turns of the event loop that several frames wait for more of them, as long as each turn brings some: these turns do not
- * sleep. One frame alone never waits.
- */
-const TURNS = 4
 const RESUME_TIMEOUT = 120_000
 /** What a timer of Node.js can take. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -77,8 +69,8 @@ const LONGEST_TIMER = 2 ** 31 - 1
 const MAX_FUTILE = 3
 
 /**
- * The encrypted, ordered stream of records between two Proxies. It gathers frames into records, numbers and keeps them
- * until they are acknowledged, and goes on with the next link when one is lost: nothing is lost or doubled.
+ * The encrypted, ordered stream of records between two Proxies. It goes on with the next link when one is lost: nothing is
+ * lost or doubled. What is sent, and what of it the peer has, is the `Sender`'s.
  *
  *                ┌── lost ──▶ no link ── no resuming, or too late ──▶ over
  *     link ──────┤               │                                     ▲
@@ -96,7 +88,7 @@ export class MainConnection implements RecordLinkOwner {
   readonly #redial: Redial | undefined
   readonly #resumeSecret: Buffer | undefined
   readonly #over = new AbortController()
-  readonly #outbox: Outbox
+  readonly #sender: Sender
   readonly #backoff = new Backoff()
   #peer: Peer
   #link: RecordLink | undefined
@@ -106,15 +98,9 @@ export class MainConnection implements RecordLinkOwner {
   #epoch: number
   #handler: FrameHandler | undefined
   #resolveClosed: (reason: ProxyError) => void = () => {}
-  #onSettled: (() => void)[] = []
   #end: ProxyError | undefined
 
-  readonly #gathering = new Gathering()
   readonly #receipts = new Receipts(() => this.wake())
-  #scheduled = false
-  /** Turns that what was gathered has waited, and how many frames that was at the last one. */
-  #turns = 0
-  #gathered = 0
   /** Whether somebody still needs a payload of the present record. */
   #needed = false
   #resumeTimer: NodeJS.Timeout | undefined
@@ -162,15 +148,17 @@ export class MainConnection implements RecordLinkOwner {
     this.session = established.session
     this.#epoch = established.epoch
     this.#resumeSecret = established.resumeSecret
-    this.#link = link
-    this.#remote = link.remote
-    this.#transport = link.transport
     this.#peer = peer
     this.#options = options
     this.#redial = redial
     this.limits = limitsOf(options.limits)
     this.budget = options.budget ?? new Budget()
-    this.#outbox = new Outbox(this.limits.keptBytes, this.budget)
+    const owner = {
+      onWritable: () => this.#handler?.onWritable(),
+      takeAck: () => this.#receipts.takeAck(),
+    }
+    this.#sender = new Sender(owner, this.limits.keptBytes, this.budget)
+    this.#use(link)
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve
     })
@@ -218,7 +206,7 @@ export class MainConnection implements RecordLinkOwner {
 
   /** Whether the peer has acknowledged anything that was sent. */
   get acknowledged(): boolean {
-    return this.#outbox.acknowledged
+    return this.#sender.acknowledged
   }
 
   /** Smoothed round trip in ms; undefined while there is no link. */
@@ -228,8 +216,7 @@ export class MainConnection implements RecordLinkOwner {
 
   /** True while nothing more should be sent: there is no link, or it is full, or what is kept for the peer is. */
   get congested(): boolean {
-    const link = this.#link
-    return !link || link.over || link.pending > 0 || this.#gathering.waiting || this.#outbox.behind || this.#outbox.full
+    return this.#sender.congested
   }
 
   /** Names the one who handles frames. Nothing is read beyond the greeting before. */
@@ -250,35 +237,20 @@ export class MainConnection implements RecordLinkOwner {
   control(type: number, id: number, payload?: Uint8Array): void {
     if (this.#end) return
     if (diagnostics.frame.hasSubscribers) tellFrame(this, true, type, id, payload)
-    const length = FRAME_HEADER + (payload ? payload.length : 0)
-    if (!this.#gathering.fits(length) && !this.congested) this.#seal()
-    if (!this.#gathering.control(type, id, payload)) {
-      // It would not read a goaway either.
-      this.#finish(new ProxyError('PROXY_ERR_CONTROL_FLOOD', 'the other side asks for much and reads nothing'), true)
-      return
-    }
-    this.wake()
+    if (this.#sender.control(type, id, payload)) return
+    // It would not read a goaway either.
+    this.#finish(new ProxyError('PROXY_ERR_CONTROL_FLOOD', 'the other side asks for much and reads nothing'), true)
   }
 
   /** Sends data; the caller has looked at `congested`. `payload` may be used again when this returns. */
   data(id: number, payload: Uint8Array): void {
     if (diagnostics.data.hasSubscribers) tellData(this, true, id, payload.length)
-    const copied = payload.length <= COPY
-    if (!this.#gathering.fits(FRAME_HEADER + (copied ? payload.length : 0))) this.#seal()
-    if (copied) {
-      this.#gathering.append(Frame.data, id, payload)
-      this.wake()
-    } else {
-      this.#gathering.header(Frame.data, id, payload.length)
-      this.#seal(payload)
-    }
+    this.#sender.data(id, payload)
   }
 
   /** Lets `onWritable` run, and what was gathered leave, after this turn of the event loop or a few. */
   wake(): void {
-    if (this.#scheduled || this.#end) return
-    this.#scheduled = true
-    setImmediate(this.#onTurn)
+    this.#sender.wake()
   }
 
   /** Asks for a fresh `rtt`, unless the last one is young or its ping still under way. */
@@ -293,84 +265,31 @@ export class MainConnection implements RecordLinkOwner {
 
   /** Resolves when the peer has all that was sent, or it is over. */
   flushed(): Promise<void> {
-    if (this.#end || this.settled) return Promise.resolve()
-    return new Promise((resolve) => this.#onSettled.push(resolve))
+    return this.#sender.flushed()
   }
 
   /** Whether the peer has all that was sent. */
   get settled(): boolean {
-    return this.#outbox.bytes === 0 && this.#gathering.empty
+    return this.#sender.settled
   }
 
   /** Ends the session in order: the peer is told why, then the link is closed. */
   close(reason: ProxyError = new ProxyError('PROXY_ERR_CLOSED', 'the main connection was closed')): void {
     if (this.#end) return
     const link = this.#link
-    if (link && this.#outbox.behind) {
+    if (link && this.#sender.behind) {
       // What was kept would have to go first. Nobody waits for that now.
       link.sendAlone(Frame.goaway, encodeReason(reason))
     } else if (link && !link.over) {
       this.control(Frame.goaway, 0, encodeReason(reason))
       if (this.#end) return
-      this.#sendGathered(link, false)
+      this.#sender.push()
     }
     this.#finish(reason)
   }
 
-  // --- sending ---
-
-  /** Makes what was gathered, and `tail` behind it, the next counted record. Only with a link that carried all before. */
-  #seal(tail?: Uint8Array): void {
-    const link = this.#link
-    if (!link) throw new TypeError('nothing is sent without a link')
-    this.#outbox.keep(link.send(this.#gathering.take(), tail))
-    if (link.taken) this.#outbox.taken()
-  }
-
-  readonly #onTurn = (): void => {
-    const { frames } = this.#gathering
-    if (frames > 1 && frames !== this.#gathered && this.#turns < TURNS) {
-      this.#turns++
-      this.#gathered = frames
-      setImmediate(this.#onTurn)
-      return
-    }
-    this.#scheduled = false
-    this.#flush()
-  }
-
-  #flush(): void {
-    this.#turns = 0
-    this.#gathered = 0
-    const link = this.#link
-    if (this.#end || !link || link.over || link.pending > 0) return
-    this.#sendUncounted(link)
-    while (this.#outbox.behind && link.pending === 0) this.#outbox.resend(link)
-    if (this.#outbox.behind || this.#outbox.full) return
-    this.#sendGathered(link, true)
-  }
-
-  /** With manners: not more than the link takes. */
-  #sendGathered(link: RecordLink, manners: boolean): void {
-    const gathering = this.#gathering
-    while (gathering.waiting && (!manners || link.pending === 0)) if (!gathering.fill()) this.#seal()
-    if (manners && !gathering.waiting) this.#handler?.onWritable()
-    if (gathering.bytes > 0 && this.#link === link) this.#seal()
-  }
-
-  #sendUncounted(link: RecordLink): void {
-    const ack = this.#receipts.takeAck()
-    if (ack) link.sendAlone(Frame.ack, ack)
-    const pong = link.heartbeat.takePong()
-    if (pong) link.sendAlone(Frame.pong, pong)
-    const ping = link.heartbeat.takePing()
-    if (ping) link.sendAlone(Frame.ping, ping)
-  }
-
   onDrained(): void {
-    if (this.#link?.taken) this.#outbox.taken()
-    // In this very turn: the link is idle now, and nothing else is waiting to be gathered.
-    this.#flush()
+    this.#sender.onDrained()
   }
 
   // --- receiving ---
@@ -427,21 +346,22 @@ export class MainConnection implements RecordLinkOwner {
   }
 
   #onAck(expected: number): void {
-    const full = this.#outbox.full
-    if (this.#outbox.acknowledge(expected)) this.#onProgress()
-    if (full) this.wake()
-  }
-
-  #onProgress(): void {
-    this.#backoff.reset()
-    if (this.settled) for (const resolve of this.#onSettled.splice(0)) resolve()
+    if (this.#sender.acknowledge(expected)) this.#backoff.reset()
   }
 
   // --- losing a link, and going on with the next one ---
 
+  #use(link: RecordLink | undefined): void {
+    this.#link = link
+    this.#sender.use(link)
+    if (!link) return
+    this.#remote = link.remote
+    this.#transport = link.transport
+  }
+
   onLost(link: RecordLink, error: ProxyError): void {
     if (link !== this.#link) return
-    this.#link = undefined
+    this.#use(undefined)
     this.#linkError = error
     const broken = error.code.startsWith('PROXY_ERR_RECORD_') && this.#fresh === 0
     this.#futile = broken && this.#rejoined ? this.#futile + 1 : 0
@@ -541,15 +461,13 @@ export class MainConnection implements RecordLinkOwner {
     this.#receipts.told()
     this.#fresh = 0
     this.#rejoined = true
-    this.#link = link
-    this.#remote = link.remote
-    this.#transport = link.transport
+    this.#use(link)
     try {
       const key = provenKey(established, hello)
       if (key ? !this.#peer.key?.equals(key) : this.#peer.key !== undefined) {
         throw new ProxyError('PROXY_ERR_IDENTITY', 'a session that goes on with another node key')
       }
-      if (this.#outbox.rewind(hello.expected)) this.#onProgress()
+      if (this.#sender.rewind(hello.expected)) this.#backoff.reset()
     } catch (error) {
       this.close(ProxyError.from(error, 'PROXY_ERR_FRAME'))
       return
@@ -576,12 +494,10 @@ export class MainConnection implements RecordLinkOwner {
     this.#over.abort()
     if (hard) this.#link?.destroy(reason)
     else this.#link?.leave()
-    this.#link = undefined
-    this.#outbox.clear()
+    this.#use(undefined)
+    this.#sender.end()
     this.#resumeSecret?.fill(0)
-    this.#gathering.clear()
     this.#handler?.onClosed(reason)
-    for (const resolve of this.#onSettled.splice(0)) resolve()
     this.#resolveClosed(reason)
     diagnostics.mainClose.publish({ main: this, error: reason })
   }
