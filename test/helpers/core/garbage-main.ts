@@ -6,7 +6,8 @@ import { echo } from './echo-domain.ts'
 
 /*
  * Opens and ends many sub-connections, and prints how many bytes the two ends of each leave behind when only young garbage is
- * collected; and how many a stream does. In a process of its own: the test runner watches all promises, and has tables of its own for that.
+ * collected; and how many a stream does. In a process of its own: the test runner watches all promises, and has tables of its
+ * own for that.
  */
 
 setFlagsFromString('--expose-gc')
@@ -34,9 +35,9 @@ async function bare(): Promise<void> {
   await new Promise((resolve) => stream.once('close', resolve))
 }
 
-async function many(one: () => Promise<void>, rounds: number): Promise<void> {
+async function many(act: () => Promise<void>, rounds: number): Promise<void> {
   for (let round = 0; round < rounds; round++) {
-    await Promise.all(Array.from({ length: AT_ONCE }, one))
+    await Promise.all(Array.from({ length: AT_ONCE }, act))
     if (round % 5 === 0) collect({ type: 'minor' })
   }
 }
@@ -48,12 +49,12 @@ async function used(): Promise<number> {
   return process.memoryUsage().heapUsed
 }
 
-async function leftBy(one: () => Promise<void>): Promise<number> {
+async function leftBy(act: () => Promise<void>): Promise<number> {
   // What is there for good becomes old first, and what is compiled is.
-  await many(one, WARM)
+  await many(act, WARM)
   collect()
   const before = await used()
-  await many(one, ROUNDS)
+  await many(act, ROUNDS)
   return Math.round(((await used()) - before) / (ROUNDS * AT_ONCE))
 }
 
