@@ -27,6 +27,7 @@ export { MainConnection, type MainOptions, type Peer } from './main-connection.t
 export { rawPublicKey, type Suite } from './noise.ts'
 export { allowAll, type Policy } from './policy.ts'
 export { Proxy, Proxy as PortProxy, type ProxyOptions, type State } from './proxy.ts'
+export { BULK } from './record.ts'
 export { linkFrom } from './stream-link.ts'
 export type { SubConnection } from './sub-connection.ts'
 export type { Throttle, Throttles } from './throttle.ts'

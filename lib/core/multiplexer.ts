@@ -5,6 +5,7 @@ import { decodeJson, decodeReason, encodeReason, Frame, plainText } from './fram
 import { IdTable } from './id-table.ts'
 import { type Limits, MAX_PENDING_OPENS } from './limits.ts'
 import type { FrameHandler, MainConnection } from './main-connection.ts'
+import { BULK, SLICE } from './record.ts'
 import { SubConnection, type SubConnectionHost } from './sub-connection.ts'
 import { EARLY_WINDOW, ReceiveWindow, WindowPool } from './window.ts'
 
@@ -30,8 +31,8 @@ export interface MultiplexerHandler {
 }
 
 /** Bytes that one sub-connection sends before the next one's turn, and when it is alone. */
-const TURN = 65_536
-const TURN_ALONE = 262_144
+const TURN = SLICE
+const TURN_ALONE = BULK
 const MAX_FROM = 128
 
 /** The sub-connections of one main connection: their ids, their frames, and whose turn it is. */

@@ -2,9 +2,10 @@ import { writeUInt64 } from './frame.ts'
 
 /**
  * The peer hears of what came after so many bytes or so many ms, whichever is first. Early: what it may give back then is the
- * memory of its next record, while it is still in the processor's cache.
+ * memory of its next records, while it is still in the processor's cache. Not with every record of bulk: an acknowledgement
+ * is a record of its own, to seal, send and open.
  */
-const ACK_BYTES = 64 * 1024
+const ACK_BYTES = 512 * 1024
 const ACK_DELAY = 100
 
 /** Counts the counted records that come, and says when an acknowledgement is due: one for all so far. */

@@ -133,8 +133,7 @@ export class RecordLink implements ReaderOwner {
   send(head: Uint8Array, tail?: Uint8Array): SealedRecord {
     const number = this.#send.count
     this.#heartbeat.said()
-    const chunks = sealRecord(this.#send, head, tail)
-    this.#link.write(chunks)
+    const chunks = sealRecord(this.#send, head, tail, this.#link)
     const bytes = head.length + (tail ? tail.length : 0)
     if (diagnostics.record.hasSubscribers) tellRecord(this, true, number, bytes + TAG)
     return { chunks, bytes, key: this.#send.current.hold(), number }
@@ -149,7 +148,7 @@ export class RecordLink implements ReaderOwner {
     writeFrameHeader(frame, 0, type, 0, payload.length)
     frame.set(payload, FRAME_HEADER)
     if (diagnostics.record.hasSubscribers) tellRecord(this, true, this.#send.count, frame.length + TAG)
-    this.#link.write(sealRecord(this.#send, frame))
+    sealRecord(this.#send, frame, undefined, this.#link)
   }
 
   /** Ends both directions in order: what is pending is sent, and what comes is read until the far side has ended too. */

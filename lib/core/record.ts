@@ -18,10 +18,19 @@ export const MAX_RECORD = 524_288
 
 /** Records sealed under one key before the chain moves on. */
 const REKEY_AFTER = 2 ** 16
-/** One cipher call handles this much, so that its output is in the cache when the system call copies it. */
-const SLICE = 65_536
-/** The last slice may be so much longer: a header in front of bulk must not push a few bytes of it into one of their own. */
-const SLACK = 1024
+/**
+ * One cipher call handles this much, so that its output is in the cache when the system call copies it. With a header and
+ * a tag it still is one segment of a loopback interface (65,483 bytes), as well as of a card that cuts segments itself: a
+ * write of 64 KiB is two, and the second one, of a few bytes, costs the system as much as the first.
+ */
+export const SLICE: number = 63 * 1024
+/** What a record carries of bulk, and what is worth reading at once for it: whole slices. */
+export const BULK: number = 4 * SLICE
+/**
+ * The last slice may be so much longer: a header in front of bulk must not push a few bytes of it into one of their own, and
+ * 64 KiB, by which Node.js reads streams, stay together.
+ */
+const SLACK = 2048
 /** Records up to this long are put together in one buffer: a copy costs less than a list of three. */
 const JOIN = 16_384
 
@@ -121,8 +130,17 @@ function put(into: Buffer, output: Buffer, at: number): void {
   discard(output)
 }
 
-/** Seals `head` followed by `tail` into one record. Both may be used again when this returns. */
-export function sealRecord(keys: RecordKeys, head: Uint8Array, tail?: Uint8Array): Buffer[] {
+/** Where a record goes. */
+export interface RecordSink {
+  write(chunks: readonly Uint8Array[]): void
+}
+
+/**
+ * Seals `head` followed by `tail` into one record, and answers its chunks. Both may be used again when this returns.
+ * `sink` has all of it by then: of a long one each slice as soon as it is sealed, so that the far side, and a system that
+ * spaces segments out, need not wait for the whole.
+ */
+export function sealRecord(keys: RecordKeys, head: Uint8Array, tail?: Uint8Array, sink?: RecordSink): Buffer[] {
   const length = head.length + (tail ? tail.length : 0) + TAG
   const nonce = keys.next()
   const cipher = createCipheriv(CIPHER, keys.current.object, nonce, OPTIONS)
@@ -134,17 +152,38 @@ export function sealRecord(keys: RecordKeys, head: Uint8Array, tail?: Uint8Array
     if (tail) put(record, cipher.update(tail), 4 + head.length)
     cipher.final()
     record.set(cipher.getAuthTag(), 4 + length - TAG)
-    return [record]
+    const chunks = [record]
+    sink?.write(chunks)
+    return chunks
   }
   const first = Buffer.allocUnsafe(4 + head.length)
   first.writeUInt32BE(length, 0)
   cipher.setAAD(first.subarray(0, 4))
   put(first, cipher.update(head), 4)
   const chunks = [first]
-  if (tail) for (let at = 0; at < tail.length; at += SLICE) chunks.push(cipher.update(tail.subarray(at, at + SLICE)))
+  let unsent = [first]
+  const end = tail ? tail.length : 0
+  for (let at = 0; tail && at < end; ) {
+    const to = sliceEnd(at, end)
+    const slice = cipher.update(tail.subarray(at, to))
+    at = to
+    chunks.push(slice)
+    unsent.push(slice)
+    if (!sink || at === end) continue
+    sink.write(unsent)
+    unsent = []
+  }
   cipher.final()
-  chunks.push(cipher.getAuthTag())
+  const tag = cipher.getAuthTag()
+  chunks.push(tag)
+  unsent.push(tag)
+  sink?.write(unsent)
   return chunks
+}
+
+/** Where the slice that begins at `at` ends. */
+function sliceEnd(at: number, end: number): number {
+  return end - at <= SLICE + SLACK ? end : at + SLICE
 }
 
 /** The length field of a record, checked. `at` points at it. */
@@ -165,7 +204,7 @@ export function openRecord(keys: RecordKeys, bytes: Buffer, at: number, length: 
   decipher.setAuthTag(bytes.subarray(end, end + TAG))
   const slices: Buffer[] = []
   for (let from = start; from < end; ) {
-    const to = end - from <= SLICE + SLACK ? end : from + SLICE
+    const to = sliceEnd(from, end)
     slices.push(decipher.update(bytes.subarray(from, to)))
     from = to
   }

@@ -1,10 +1,10 @@
 import { type NetConnectOpts, type Server, Socket, type TcpNetConnectOpts } from 'node:net'
-import { type Link, type LinkSink, linkFrom } from '../core/index.ts'
+import { BULK, type Link, type LinkSink, linkFrom } from '../core/index.ts'
 import { type DirectHandle, directHandle, writeDirect } from './direct-write.ts'
 import { formatRemote } from './remote.ts'
 
 /** Bytes that one read may bring. */
-const READ_SIZE = 262_144
+const READ_SIZE = BULK
 const FIRST_READ = 4096
 const NOTHING = new Uint8Array(0)
 
@@ -169,8 +169,9 @@ export class SocketLink implements Link {
   /** The next read gets more room if this one had too little, and little again when it used hardly any. */
   #fit(bytes: number): void {
     const { length } = this.#buffer
-    if (bytes === length && length < READ_SIZE) this.#buffer = Buffer.allocUnsafeSlow(length * 4)
-    else if (bytes <= FIRST_READ / 2 && length > FIRST_READ) this.#buffer = NOTHING
+    if (bytes === length && length < READ_SIZE) {
+      this.#buffer = Buffer.allocUnsafeSlow(Math.min(length * 4, READ_SIZE))
+    } else if (bytes <= FIRST_READ / 2 && length > FIRST_READ) this.#buffer = NOTHING
   }
 
   start(sink: LinkSink): void {

@@ -3,12 +3,14 @@ import { createCipheriv, randomBytes } from 'node:crypto'
 import test from 'node:test'
 import fc from 'fast-check'
 import {
+  BULK,
   MAX_RECORD,
   MIN_RECORD,
   openRecord,
   RecordKeys,
   recordLength,
   reopenRecord,
+  SLICE,
   sealRecord,
 } from '../../../lib/core/record.ts'
 import { hex, u32 } from '../../helpers/core/bytes.ts'
@@ -18,10 +20,12 @@ const SECRET = Buffer.alloc(32, 0x11)
 const AUTH = 'PROXY_ERR_RECORD_AUTH'
 const PINNED = '0000001af406fcb95e5740a40a789d0c775ea1bea2ca18371a1860c044c6'
 const REKEY_AFTER = 65_536
+/** What the last slice may have more. */
+const SLACK = 2048
 /** Around: the shortest, one block, where a record is one buffer or a list, where slices end, the longest. */
 const SIZES = [
-  ...[1, 15, 16, 17, 16_367, 16_368, 16_369, 65_535, 65_536, 65_537, 66_560, 66_561],
-  ...[131_073, 132_096, 132_097, MAX_RECORD - 16],
+  ...[1, 15, 16, 17, 16_367, 16_368, 16_369, SLICE - 1, SLICE, SLICE + 1, SLICE + SLACK, SLICE + SLACK + 1],
+  ...[2 * SLICE + 1, 2 * SLICE + SLACK, 2 * SLICE + SLACK + 1, BULK, MAX_RECORD - 16],
 ]
 
 const seal = (keys: RecordKeys, head: Uint8Array, tail?: Uint8Array): Buffer =>
@@ -199,8 +203,9 @@ test('every flipped bit of a record is noticed', () => {
 })
 
 test('a flipped bit in a record of several slices is noticed', () => {
-  const record = seal(new RecordKeys(SECRET), randomBytes(131_073))
-  for (const at of [4, 65_539, 65_540, 131_076, record.length - 17, record.length - 16, record.length - 1]) {
+  const record = seal(new RecordKeys(SECRET), randomBytes(3 * SLICE))
+  const borders = [SLICE + 3, SLICE + 4, 2 * SLICE + 3, 2 * SLICE + 4]
+  for (const at of [4, ...borders, record.length - 17, record.length - 16, record.length - 1]) {
     const changed = Buffer.from(record)
     changed.writeUInt8(changed.readUInt8(at) ^ 1, at)
     assert.throws(() => open(new RecordKeys(SECRET), changed), { code: AUTH }, `byte ${at}`)
@@ -213,9 +218,31 @@ test('a header in front of bulk does not cut the bulk in two', () => {
     const record = seal(sealing, Buffer.alloc(head), Buffer.alloc(tail))
     return openRecord(opening, record, 0, recordLength(record, 0)).map((slice) => slice.length)
   }
+  assert.deepEqual(lengths(36, SLICE), [SLICE + 36])
   assert.deepEqual(lengths(36, 65_536), [65_572])
-  assert.deepEqual(lengths(36, 262_144), [65_536, 65_536, 65_536, 65_572])
-  assert.deepEqual(lengths(1025, 65_536), [65_536, 1025])
+  assert.deepEqual(lengths(36, BULK), [SLICE, SLICE, SLICE, SLICE + 36])
+  assert.deepEqual(lengths(SLACK + 1, SLICE), [SLICE, SLACK + 1])
+})
+
+test('a record is handed on slice by slice while it is sealed, each one segment of a loopback interface', () => {
+  const { sealing, opening } = pair()
+  const writes: Buffer[][] = []
+  const sink = { write: (chunks: readonly Uint8Array[]) => void writes.push(chunks.map((chunk) => Buffer.from(chunk))) }
+  const plain = randomBytes(8 + BULK)
+  const chunks = sealRecord(sealing, plain.subarray(0, 8), plain.subarray(8), sink)
+  assert.equal(writes.length, BULK / SLICE)
+  const lengths = writes.map((write) => write.reduce((sum, { length }) => sum + length, 0))
+  assert.ok(Math.max(...lengths) <= 65_483, `${lengths}`)
+  // What was handed on, and what is answered, is the same record.
+  assert.deepEqual(Buffer.concat(writes.flat()), Buffer.concat(chunks))
+  assert.ok(open(opening, Buffer.concat(chunks)).equals(plain))
+})
+
+test('a short record is handed on at once', () => {
+  const writes: number[] = []
+  const sink = { write: (chunks: readonly Uint8Array[]) => void writes.push(chunks.length) }
+  const chunks = sealRecord(new RecordKeys(SECRET), Buffer.from('hea'), Buffer.from('d'), sink)
+  assert.deepEqual([writes, chunks.length], [[1], 1])
 })
 
 test('the length is 17 to 524,288', () => {
