@@ -31,6 +31,8 @@ export const BULK: number = 4 * SLICE
  * 64 KiB, by which Node.js reads streams, stay together.
  */
 const SLACK = 2048
+/** So many slices are handed on together: by one, the far side wakes more often than it can do anything. */
+const HANDED_ON = 2
 /** Records up to this long are put together in one buffer: a copy costs less than a list of three. */
 const JOIN = 16_384
 
@@ -137,8 +139,8 @@ export interface RecordSink {
 
 /**
  * Seals `head` followed by `tail` into one record, and answers its chunks. Both may be used again when this returns.
- * `sink` has all of it by then: of a long one each slice as soon as it is sealed, so that the far side, and a system that
- * spaces segments out, need not wait for the whole.
+ * `sink` has all of it by then: of a long one a few slices at a time, as soon as they are sealed, so that the far side, and
+ * a system that spaces segments out, need not wait for the whole.
  */
 export function sealRecord(keys: RecordKeys, head: Uint8Array, tail?: Uint8Array, sink?: RecordSink): Buffer[] {
   const length = head.length + (tail ? tail.length : 0) + TAG
@@ -163,13 +165,13 @@ export function sealRecord(keys: RecordKeys, head: Uint8Array, tail?: Uint8Array
   const chunks = [first]
   let unsent = [first]
   const end = tail ? tail.length : 0
-  for (let at = 0; tail && at < end; ) {
+  for (let at = 0, slices = 1; tail && at < end; slices++) {
     const to = sliceEnd(at, end)
     const slice = cipher.update(tail.subarray(at, to))
     at = to
     chunks.push(slice)
     unsent.push(slice)
-    if (!sink || at === end) continue
+    if (!sink || at === end || slices % HANDED_ON !== 0) continue
     sink.write(unsent)
     unsent = []
   }

@@ -3,6 +3,8 @@ import { type Direction, Iperf3 } from '../load/iperf3.ts'
 import { atLeast, type Findings, type Part, type Row, Series } from '../part.ts'
 
 const DIRECTIONS: readonly Direction[] = ['up', 'down']
+/** A tunnel runs for days: what Node.js compiles in its first seconds is not what is measured. */
+const WARM_SECONDS = 3
 
 /** One sub-connection, as fast as it goes, each way. */
 export const bulk: Part = {
@@ -19,7 +21,7 @@ async function measure(bench: Bench): Promise<Findings> {
     for (const direction of DIRECTIONS) {
       for (const tunnel of tunnels) {
         bench.progress(`${direction}: warms up ${tunnel.name}`)
-        await iperf3.measure(tunnel.ports[0] ?? 0, direction, 1)
+        await iperf3.measure(tunnel.ports[0] ?? 0, direction, bench.seconds(WARM_SECONDS))
       }
       await bench.rotate(tunnels, direction, async (tunnel) => {
         const gbits = await iperf3.measure(tunnel.ports[0] ?? 0, direction, bench.seconds(3))
