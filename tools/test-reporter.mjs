@@ -1,7 +1,7 @@
 // What `node --test` tells, for people who look rather than read: a line for each file, the whole of each failure when it
 // happens, and at the very end, where a log that was cut still has it, the totals, the slowest files and what has failed.
 import { readFileSync, writeFileSync } from 'node:fs'
-import { relative } from 'node:path'
+import { relative, resolve } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
 
 /** What an earlier part of the run leaves there has failed too. */
@@ -32,7 +32,7 @@ class Run {
 
   /** @returns what to print */
   take({ type, data }) {
-    const isFile = data.nesting === 0 && data.name === data.file
+    const isFile = data.nesting === 0 && isNameOf(data)
     switch (type) {
       case 'test:stdout':
       case 'test:stderr':
@@ -77,7 +77,7 @@ class Run {
   }
 
   #printed(file) {
-    return entry(this.#output, file, () => [])
+    return entry(this.#output, file && resolve(file), () => [])
   }
 
   #begun(file) {
@@ -104,10 +104,11 @@ class Run {
     return this.#fail(data, [ended, running && `running: ${running}`, said].filter(Boolean).join('; '))
   }
 
-  #fail({ name, nesting, file, details }, why) {
+  #fail(data, why) {
+    const { name, nesting, file, details } = data
     // A file without tests is a mistake, which Node.js takes for success.
     process.exitCode = 1
-    const isFile = name === file
+    const isFile = isNameOf(data)
     const names = isFile ? 'the whole file' : [...this.#around.slice(0, nesting), name].join(' > ')
     const stack = details.error && !isFile ? stackOf(details.error) : ''
     const where = frameOf(stack) ?? short(file)
@@ -123,6 +124,11 @@ class Run {
     }
     return /error/i.test(message) ? `${message}\n` : ''
   }
+}
+
+/** A file has its own name: the whole path, or with later versions of Node.js what was asked for. */
+function isNameOf({ name, file }) {
+  return file !== undefined && resolve(name) === file
 }
 
 function earlier() {
