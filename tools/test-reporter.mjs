@@ -126,9 +126,9 @@ class Run {
   }
 }
 
-/** A file has its own name: the whole path, or with later versions of Node.js what was asked for. */
+/** A file has its own name: the whole path, or with later versions of Node.js what was asked for. Some events have none. */
 function isNameOf({ name, file }) {
-  return file !== undefined && resolve(name) === file
+  return name !== undefined && file !== undefined && resolve(name) === file
 }
 
 function earlier() {

@@ -13,7 +13,7 @@ import { ROOT } from '../../helpers/system/symport.ts'
 const REPORTER = pathToFileURL(join(ROOT, 'tools/test-reporter.mjs')).href
 const TEST = "import { describe, test } from 'node:test'\n"
 const FILES = {
-  'good.test.mjs': `${TEST}console.log('all is well')\ntest('is good', () => {})\ntest('is not yet', { todo: true }, () => { throw 1 })`,
+  'good.test.mjs': `${TEST}console.log('all is well')\ntest('is good', (t) => t.diagnostic('by the way'))\ntest('is not yet', { todo: true }, () => { throw 1 })`,
   'bad.test.mjs': `${TEST}console.log('look here')\ndescribe('a suite', () => {
     test('is bad', () => { throw new Error('two\\nlines') })
     test('is good', () => {})
