@@ -171,7 +171,9 @@ export class SocketLink implements Link {
     const { length } = this.#buffer
     if (bytes === length && length < READ_SIZE) {
       this.#buffer = Buffer.allocUnsafeSlow(Math.min(length * 4, READ_SIZE))
-    } else if (bytes <= FIRST_READ / 2 && length > FIRST_READ) this.#buffer = NOTHING
+    } else if (bytes <= FIRST_READ / 2 && length > FIRST_READ) {
+      this.#buffer = NOTHING
+    }
   }
 
   start(sink: LinkSink): void {

@@ -11,7 +11,7 @@ module.exports = function start(args) {
   var v8 = require('v8')
   v8.setFlagsFromString('--max-semi-space-size=64')
   // What is on its way comes and goes by megabytes outside of the heap, and a heap of 10 MiB would be collected whole for
-  // that, many times a second. It may grow by as much as V8 would let it at most.
+  // that, many times a second.
   v8.setFlagsFromString('--heap-growing-percent=300')
   // See lib/core/memory.ts; later versions have it without a flag, and may not know the flag.
   if (major < 22) v8.setFlagsFromString('--harmony-rab-gsab-transfer')
