@@ -4,7 +4,7 @@ import { boundAt, coded, connectNode, logLine, logs, startNode, startServer } fr
 import { echo, open, startEcho, visit } from '../helpers/e2e/talk.ts'
 import type { Child } from '../helpers/system/child.ts'
 import { Stage } from '../helpers/system/stage.ts'
-import { type Address, logged, spec } from '../helpers/system/symport.ts'
+import { type Address, type LogLine, logged, spec } from '../helpers/system/symport.ts'
 
 /** A node that may dial nothing: who is closed was sent to this one. */
 const CLOSES = ['--allow', '192.0.2.1:1']
@@ -81,7 +81,9 @@ describe('several nodes on one server', { concurrency: 3 }, () => {
       })
       assert.equal(await visit(stage, String(there.listen)), 'hello')
     }
-    const sockets = logs(server).filter((log) => log.listen === `unix://${stage.path('there.sock')}`)
+    const isSocket = (log: LogLine): boolean => log.listen === `unix://${stage.path('there.sock')}`
+    await logLine(server, 'the socket', isSocket)
+    const sockets = logs(server).filter(isSocket)
     assert.deepEqual(
       sockets.map((log) => log.at),
       ['second'],

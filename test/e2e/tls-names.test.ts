@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { describe, type TestContext, test } from 'node:test'
 import { connect as tlsConnect, createServer as tlsServer } from 'node:tls'
-import { logLine, logs, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
+import { coded, logLine, SECRET, start, startServer } from '../helpers/e2e/cli.ts'
 import { runHere } from '../helpers/e2e/here.ts'
 import { startReadyNode } from '../helpers/system/publish.ts'
 import { Stage } from '../helpers/system/stage.ts'
@@ -96,6 +96,6 @@ describe('TLS that ends at its target', { concurrency: 3 }, () => {
       { env: { SYMPORT_UUID: SECRET } },
     )
     await logLine(other, 'the refusal', ({ msg }) => /the web name own\.example\.com is not given/.test(msg))
-    assert.ok(logs(server).some(({ code }) => code === 'PROXY_ERR_LISTEN_DENIED'))
+    await coded(server, 'PROXY_ERR_LISTEN_DENIED')
   })
 })
