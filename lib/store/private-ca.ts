@@ -1,4 +1,12 @@
-import { generateKeyPair, type KeyObject, randomBytes, type X509Certificate } from 'node:crypto'
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPair,
+  type KeyObject,
+  randomBytes,
+  sign,
+  type X509Certificate,
+} from 'node:crypto'
 import { isIP } from 'node:net'
 import { hostname, networkInterfaces } from 'node:os'
 import type { SecureContext } from 'node:tls'
@@ -221,9 +229,10 @@ async function loadForge(): Promise<Forge> {
   return forge
 }
 
-/** A certificate for a public key, still without a name, extensions or signature. */
-function blank(forge: Forge, publicPem: string, from: number, to: number): ForgeCertificate {
+/** A certificate for the public half of a key, still without a name, extensions or signature. */
+function blank(forge: Forge, key: KeyObject, from: number, to: number): ForgeCertificate {
   const certificate = forge.pki.createCertificate()
+  const publicPem = String(createPublicKey(key).export({ type: 'spki', format: 'pem' }))
   certificate.publicKey = forge.pki.publicKeyFromPem(publicPem)
   certificate.serialNumber = serialNumber()
   certificate.validity.notBefore = new Date(from)
@@ -241,9 +250,7 @@ function serialNumber(): string {
 async function selfSign(key: KeyObject): Promise<string> {
   const forge = await loadForge()
   const now = Date.now()
-  const privateKey = forge.pki.privateKeyFromPem(String(key.export({ type: 'pkcs8', format: 'pem' })))
-  const publicKey = forge.pki.setRsaPublicKey(privateKey.n, privateKey.e)
-  const ca = blank(forge, forge.pki.publicKeyToPem(publicKey), now - EARLIER, now + CA_DAYS * DAY)
+  const ca = blank(forge, key, now - EARLIER, now + CA_DAYS * DAY)
   // The serial number tells CAs of one machine apart.
   const name = [{ name: 'commonName', value: `symport ${hostname().slice(0, 40)} ${ca.serialNumber.slice(0, 8)}` }]
   ca.setSubject(name)
@@ -253,19 +260,15 @@ async function selfSign(key: KeyObject): Promise<string> {
     { name: 'keyUsage', keyCertSign: true, cRLSign: true, critical: true },
     { name: 'subjectKeyIdentifier' },
   ])
-  ca.sign(privateKey, forge.md.sha256.create())
-  return pem(forge, ca)
+  return signed(forge, ca, key)
 }
 
 async function issue(authority: Authority, keyPem: string, names: readonly string[]): Promise<string> {
   const forge = await loadForge()
   const now = Date.now()
   const ca = forge.pki.certificateFromPem(authority.certificate.toString())
-  const signer = forge.pki.privateKeyFromPem(String(authority.key.export({ type: 'pkcs8', format: 'pem' })))
-  const own = forge.pki.privateKeyFromPem(keyPem)
-  const publicKey = forge.pki.publicKeyToPem(forge.pki.setRsaPublicKey(own.n, own.e))
   const end = Math.min(now + SERVER_DAYS * DAY, Date.parse(authority.certificate.validTo))
-  const leaf = blank(forge, publicKey, now - EARLIER, end)
+  const leaf = blank(forge, createPrivateKey(keyPem), now - EARLIER, end)
   leaf.setSubject([{ name: 'commonName', value: 'symport server' }])
   leaf.setIssuer(ca.subject.attributes)
   leaf.setExtensions([
@@ -280,10 +283,17 @@ async function issue(authority: Authority, keyPem: string, names: readonly strin
       altNames: names.map((name) => (isIP(name) === 0 ? { type: 2, value: name } : { type: 7, ip: name })),
     },
   ])
-  leaf.sign(signer, forge.md.sha256.create())
-  return pem(forge, leaf)
+  return signed(forge, leaf, authority.key)
 }
 
-function pem(forge: Forge, certificate: ForgeCertificate): string {
+/** In PEM. node-forge puts it together, and OpenSSL signs it: a hundred times as fast, and in constant time. */
+function signed(forge: Forge, certificate: ForgeCertificate, key: KeyObject): string {
+  const signer = Object.assign(forge.pki.privateKeyFromPem(String(key.export({ type: 'pkcs8', format: 'pem' }))), {
+    sign: () => {
+      const der = forge.asn1.toDer(certificate.tbsCertificate).getBytes()
+      return sign('sha256', Buffer.from(der, 'latin1'), key).toString('latin1')
+    },
+  })
+  certificate.sign(signer, forge.md.sha256.create())
   return forge.pki.certificateToPem(certificate).replaceAll('\r\n', '\n')
 }
