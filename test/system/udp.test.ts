@@ -85,23 +85,8 @@ test('iperf3 -u sends 20 Mbit/s through a node, and gets as much, with less than
   const window = String(await largestBuffer())
   for (const direction of [[], ['--reverse']]) {
     const text = await stage.must(programs.iperf3, [
-      ...[
-        '-c',
-        '127.0.0.1',
-        '-p',
-        String(port),
-        '-u',
-        '-b',
-        '20M',
-        '-t',
-        '8',
-        '-l',
-        '1200',
-        '-w',
-        window,
-        '--json',
-        ...direction,
-      ],
+      ...['-c', '127.0.0.1', '-p', String(port), '-w', window],
+      ...['-u', '-b', '20M', '-t', '8', '-l', '1200', '--json', ...direction],
     ])
     const { sum } = (JSON.parse(text) as { end: { sum: Record<string, number> } }).end
     const { packets = 0, lost_percent: lost = 100, bits_per_second: rate = 0 } = sum

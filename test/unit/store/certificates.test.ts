@@ -107,6 +107,7 @@ describe('a private CA', () => {
   test('the CA lives for ten years, what it signs for one; serial numbers are random and positive', (t) => {
     const path = copy(t)
     const [ca, leaf] = [read(path, 'ca.pem'), read(path, 'server-cert.pem')]
+    for (const one of [ca, leaf]) assert.ok(one.verify(ca.publicKey), one.subject)
     const days = ({ validTo }: X509Certificate): number => Math.round((Date.parse(validTo) - Date.now()) / 86_400_000)
     assert.deepEqual([days(ca), days(leaf)], [3650, 365])
     assert.ok(ca.ca)
