@@ -83,6 +83,7 @@ describe('reconnecting', { concurrency: 3 }, () => {
       assert.equal(code, how === 'SIGTERM' ? 'PROXY_ERR_CLOSED' : 'PROXY_ERR_SESSION_LOST')
       const since = timeOf(back) - timeOf(await logged(server, 'listening'))
       assert.ok(since <= BACK_WITHIN_MS, `it took ${since} ms`)
+      await logLine(server, 'the listener at the server', ({ listen }) => listen === forth)
       assert.equal(await visit(stage, forth), 'hello')
       const there = await logLine(server, 'the listener at the node', (log) => 'at' in log && 'listen' in log)
       assert.equal(await visit(stage, String(there.listen)), 'hello')
